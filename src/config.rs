@@ -1,0 +1,201 @@
+//! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
+//! whole: all mistakes are reported at once, and an unknown key is a mistake.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The settings of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// This device's name in the fleet; empty takes the host name.
+    pub name: String,
+    /// Replicated state, identity, images.
+    pub data_dir: PathBuf,
+    /// Socket, shims, pod state: a folder that a reboot empties.
+    pub run_dir: PathBuf,
+    /// Container logs.
+    pub log_dir: PathBuf,
+    /// UDP address for other devices (QUIC).
+    pub peer_listen: SocketAddr,
+    /// TCP address of the HTTPS API.
+    pub api_listen: SocketAddr,
+    /// `ADDRESS:PORT` at which other devices reach this one; empty takes the addresses of its interfaces.
+    pub advertise: Vec<SocketAddr>,
+    /// Labels that this device sets on its own node.
+    pub labels: BTreeMap<String, String>,
+    /// Cgroup under which containers live, from the root of each hierarchy.
+    pub cgroup: String,
+    /// Timing of heartbeats and elections.
+    pub profile: Profile,
+    /// How long a device may be silent before its pods are replaced, in seconds.
+    pub lost_after_seconds: u64,
+    /// Bytes that one log file of a container may have before it is rotated.
+    pub log_max_bytes: u64,
+    /// Log files kept for a container, the current one included.
+    pub log_max_files: u32,
+    /// Processes and threads that one container may have.
+    pub pids_limit: u64,
+    /// Memory kept back from pods, in bytes.
+    pub reserved_memory: u64,
+    /// Thousandths of a core kept back from pods.
+    pub reserved_cpu: u64,
+}
+
+/// Timing profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One site, good cables or Wi-Fi: failover in under a second.
+    Lan,
+    /// Several sites over the internet.
+    Wan,
+    /// Links that cost money for each byte.
+    Metered,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            data_dir: PathBuf::from("/var/lib/kith"),
+            run_dir: PathBuf::from("/run/kith"),
+            log_dir: PathBuf::from("/var/log/kith/pods"),
+            peer_listen: SocketAddr::from(([0, 0, 0, 0], 7443)),
+            api_listen: SocketAddr::from(([0, 0, 0, 0], 6443)),
+            advertise: Vec::new(),
+            labels: BTreeMap::new(),
+            cgroup: "/kith".into(),
+            profile: Profile::Lan,
+            lost_after_seconds: 10,
+            log_max_bytes: 10 << 20,
+            log_max_files: 3,
+            pids_limit: 1024,
+            reserved_memory: 64 << 20,
+            reserved_cpu: 100,
+        }
+    }
+}
+
+impl Profile {
+    /// Time between a leader's heartbeats.
+    pub fn heartbeat(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Lan => 100,
+            Self::Wan => 500,
+            Self::Metered => 15_000,
+        })
+    }
+
+    /// Shortest and longest silence after which a voter stands for election.
+    pub fn election(self) -> (Duration, Duration) {
+        let (low, high) = match self {
+            Self::Lan => (300, 600),
+            Self::Wan => (2_000, 4_000),
+            Self::Metered => (60_000, 120_000),
+        };
+        (Duration::from_millis(low), Duration::from_millis(high))
+    }
+}
+
+/// Why the settings can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can not be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key or a type that is not known.
+    #[error("parse {path}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        reason: String,
+    },
+    /// Values that can not work, all of them.
+    #[error("{path}: {}", mistakes.join("; "))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// One sentence each.
+        mistakes: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Where the agent looks when no file is named.
+    pub const DEFAULT_PATH: &'static str = "/etc/kith/agent.toml";
+
+    /// Reads the file; without a named one, a missing default file means the defaults.
+    #[expect(clippy::disallowed_methods, reason = "the settings are a file")]
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = named.unwrap_or(Path::new(Self::DEFAULT_PATH));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(missing) if named.is_none() && missing.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Parses and checks the text of a file.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?;
+        let mistakes = config.mistakes();
+        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), mistakes }) }
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (key, dir) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir), ("log_dir", &self.log_dir)] {
+            if !dir.is_absolute() {
+                found.push(format!("{key} is {}, but must be an absolute path", dir.display()));
+            }
+        }
+        if !self.cgroup.starts_with('/') || self.cgroup.len() < 2 || self.cgroup.contains("..") {
+            found.push(format!("cgroup is {:?}, but must be a path such as \"/kith\"", self.cgroup));
+        }
+        if self.lost_after_seconds == 0 {
+            found.push("lost_after_seconds is 0, but a device needs at least 1 second to answer".into());
+        }
+        if self.log_max_bytes < 4096 {
+            found.push(format!("log_max_bytes is {}, but a log needs at least 4096", self.log_max_bytes));
+        }
+        if self.log_max_files == 0 {
+            found.push("log_max_files is 0, but at least the current file is kept: 1".into());
+        }
+        if self.pids_limit == 0 {
+            found.push("pids_limit is 0, but a container needs at least 1 process".into());
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_named_at_once() {
+        let text = "data_dir = \"x\"\npids_limit = 0\nlost_after_seconds = 0\n";
+        let error = Config::parse(Path::new("agent.toml"), text).unwrap_err().to_string();
+        for part in ["data_dir", "pids_limit", "lost_after_seconds"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = Config::parse(Path::new("agent.toml"), "nmae = \"x\"\n").unwrap_err().to_string();
+        assert!(error.contains("nmae") && error.contains("line 1"), "{error}");
+    }
+}

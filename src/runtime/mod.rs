@@ -1,0 +1,46 @@
+//! Containers on this device: a `Runtime` starts, watches and ends them. It decides nothing.
+
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, StopSignal};
+
+/// A container that does not exist could not be acted on, or an act failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The named container is not known here.
+    #[error("container {0} is not known to the runtime")]
+    Unknown(String),
+    /// A step failed.
+    #[error("{step} of container {id}: {reason}")]
+    Failed {
+        /// What was tried, such as `mount the root`.
+        step: &'static str,
+        /// The container.
+        id: String,
+        /// The whole chain of causes.
+        reason: String,
+    },
+}
+
+/// Something that runs containers. All calls may be repeated: a second start of a container that
+/// exists is refused, a second stop or removal changes nothing.
+pub trait Runtime: Send + Sync + 'static {
+    /// Starts a container on a root made of `layers` (unpacked folders, lowest first). Returns once
+    /// its program runs or failed to begin; the failure is also observed as an exit.
+    fn start(&self, spec: ContainerSpec, layers: Vec<PathBuf>) -> BoxFuture<'_, Result<(), RuntimeError>>;
+
+    /// Sends a signal; `Kill` ends every process in the container.
+    fn stop<'a>(&'a self, reference: &'a ContainerRef, signal: StopSignal) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Removes what is left of an exited container: mounts, cgroup, state. Its log stays.
+    fn remove<'a>(&'a self, reference: &'a ContainerRef) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Every container of this device, of this agent's life or of an earlier one's.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>>;
+
+    /// Moves when a container changed by itself: started, exited.
+    fn changed(&self) -> watch::Receiver<u64>;
+}
