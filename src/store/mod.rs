@@ -2,6 +2,8 @@
 //! preconditions, events. It decides whether a write applies and what it changes; it never looks
 //! inside a document, reads a clock or touches a file. `storage` gives it a table to live in.
 
+pub mod codec;
+
 use serde::{Deserialize, Serialize};
 
 use crate::resource::Timestamp;
