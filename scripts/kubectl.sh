@@ -27,4 +27,4 @@ unpack() { # SUITE PACKAGE NAME
 }
 
 unpack bookworm kubernetes-client kubectl-1.20
-unpack trixie kubernetes-client kubectl-1.32
+unpack trixie kubectl kubectl-1.32
