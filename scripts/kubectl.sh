@@ -21,7 +21,7 @@ unpack() { # SUITE PACKAGE NAME
     local options=(-qq -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=-
         -o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir/cache" -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update
-    (cd "$dir" && apt-get "${options[@]}" download "$package")
+    (cd "$dir" && apt-get "${options[@]}" download "$package/$suite")
     dpkg -x "$dir"/"$package"_*.deb "$dir/root"
     install -m 0755 "$dir/root/usr/bin/kubectl" "$tools/$name"
 }
