@@ -36,7 +36,7 @@ tools-test: tools-build
 	@scripts/kubectl.sh
 
 tools-bench: tools-build
-	@scripts/install.sh busybox-static curl crun etcd:etcd-server openssl
+	@scripts/install.sh busybox-static curl crun etcd:etcd-server etcdctl:etcd-client
 	@true
 
 install: build

@@ -4,4 +4,5 @@
 
 pub mod clock;
 pub mod hardware;
+pub mod node;
 pub mod tasks;
