@@ -1,6 +1,7 @@
 //! House rules that a compiler does not know: which room may import which, how long a file and a
 //! function may be, and that every file in `configs/` parses.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,

@@ -1,5 +1,6 @@
 //! Real agents in network namespaces, with real containers. Needs root.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
