@@ -1,6 +1,16 @@
 //! Connections between devices: one QUIC connection for each pair, requests and byte streams on
 //! it. It moves bytes between keys that the fleet trusts; it never looks inside them.
 
+mod accept;
+mod dial;
+mod endpoint;
+mod frame;
+pub mod join;
+mod link;
+mod peer;
+mod settings;
+mod tls;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,6 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::identity::{DeviceKey, Member};
+
+pub use crate::identity::JoinRefusal;
+pub use endpoint::{BindError, Transport};
+pub use join::JoinError;
+pub use settings::{Limits, Timing, TransportConfig};
 
 /// A peer could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,11 +52,33 @@ pub enum WireError {
         /// Which side refused, and why.
         reason: String,
     },
+    /// A request or an answer is larger than the other side takes.
+    #[error("a message to or from {peer} is too large{}: the limit is {limit} bytes", size.map(|size| format!(" ({size} bytes)")).unwrap_or_default())]
+    TooLarge {
+        /// The peer's name.
+        peer: String,
+        /// Its size in bytes, when it is known.
+        size: Option<u64>,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// How a peer stands, as far as this device knows. Soft state: it is never written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The latest moment at which a packet of it is known to have arrived.
+    pub seen: std::time::Instant,
+    /// Round-trip time, as last measured.
+    pub rtt: Duration,
+    /// Whether a connection to it is up.
+    pub connected: bool,
 }
 
 /// Asks peers: a request and an answer, both opaque bytes.
 pub trait Wire: Send + Sync + 'static {
-    /// Sends a request to a member and waits for its answer.
+    /// Sends a request to a member and waits for its answer. When the connection breaks in between,
+    /// the request is sent once more, so it may arrive twice: requests must bear that.
     fn call<'a>(
         &'a self,
         peer: &'a Member,
@@ -93,34 +130,5 @@ pub struct JoinGrant {
     pub authority: String,
 }
 
-/// Why a join was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum JoinRefusal {
-    /// No such token here.
-    #[error("this fleet knows no such token; it may have been revoked, used up long ago, or made by another fleet")]
-    UnknownToken,
-    /// Too late.
-    #[error("the token expired at {at}")]
-    Expired {
-        /// When, RFC 3339.
-        at: String,
-    },
-    /// Another device used it.
-    #[error("the token was already used")]
-    Used,
-    /// The secret is wrong.
-    #[error("the token's secret is wrong")]
-    WrongSecret,
-    /// The name is taken by another key.
-    #[error("a device named {name} is already a member of this fleet")]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// No leader could be reached to admit the device.
-    #[error("the fleet can not admit a device now: {reason}")]
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
-}
+#[cfg(test)]
+mod tests;
