@@ -3,11 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A device's Ed25519 public key: what its peers trust.
+/// A device's Ed25519 public key: what its peers trust. Hexadecimal in text formats, raw elsewhere.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct DeviceKey(pub [u8; 32]);
+pub struct DeviceKey(#[serde(with = "key_bytes")] pub [u8; 32]);
 
 impl fmt::Display for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,9 +29,50 @@ pub struct Member {
     /// The key that it proves on every connection.
     pub key: DeviceKey,
     /// Public X25519 key to which secrets for this device are sealed.
+    #[serde(with = "key_bytes")]
     pub sealing_key: [u8; 32],
     /// Where its peer endpoint may be reached (QUIC): hints, best first.
     pub addresses: Vec<SocketAddr>,
     /// TCP port of its HTTPS API, at the same addresses.
     pub api_port: u16,
+}
+
+/// 32 bytes: hexadecimal where people read, raw where machines do.
+pub(super) mod key_bytes {
+    use serde::de::Error;
+
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in crate::identity) fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.serialize_str(&hex::encode(bytes)) } else { bytes.serialize(to) }
+    }
+
+    pub(in crate::identity) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        if !from.is_human_readable() {
+            return <[u8; 32]>::deserialize(from);
+        }
+        let text = String::deserialize(from)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes)
+            .map_err(|error| D::Error::custom(format!("expected 64 hexadecimal digits: {error}")))?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::codec;
+
+    #[test]
+    fn hexadecimal_in_json_and_raw_in_the_log() {
+        let member = Member { key: DeviceKey([7; 32]), sealing_key: [9; 32], ..Member::default() };
+        let json = serde_json::to_string(&member).unwrap();
+        assert!(json.contains(&"07".repeat(32)) && json.contains(&"09".repeat(32)), "{json}");
+        assert_eq!(serde_json::from_str::<Member>(&json).unwrap(), member);
+        let bytes = codec::encode(&member).unwrap();
+        assert!(bytes.len() < 72, "{} bytes", bytes.len());
+        assert_eq!(codec::decode::<Member>(&bytes).unwrap(), member);
+        assert!(serde_json::from_str::<DeviceKey>("\"07\"").is_err());
+    }
 }

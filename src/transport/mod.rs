@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::identity::{DeviceKey, Member};
 
+pub use crate::identity::JoinRefusal;
+
 /// A peer could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WireError {
@@ -91,36 +93,4 @@ pub struct JoinGrant {
     pub members: BTreeMap<u64, Member>,
     /// Certificate of the fleet's authority for the HTTPS API, PEM.
     pub authority: String,
-}
-
-/// Why a join was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum JoinRefusal {
-    /// No such token here.
-    #[error("this fleet knows no such token; it may have been revoked, used up long ago, or made by another fleet")]
-    UnknownToken,
-    /// Too late.
-    #[error("the token expired at {at}")]
-    Expired {
-        /// When, RFC 3339.
-        at: String,
-    },
-    /// Another device used it.
-    #[error("the token was already used")]
-    Used,
-    /// The secret is wrong.
-    #[error("the token's secret is wrong")]
-    WrongSecret,
-    /// The name is taken by another key.
-    #[error("a device named {name} is already a member of this fleet")]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// No leader could be reached to admit the device.
-    #[error("the fleet can not admit a device now: {reason}")]
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
 }
