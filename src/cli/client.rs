@@ -117,7 +117,9 @@ impl Client {
             return Ok(None);
         }
         let (_, bytes) = Self::collect(self.checked(response).await?).await?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| Failure::of(Code::Failed, &e).during(format!("read {path}")))
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Failure::of(Code::Failed, &e).during(format!("read {path}")))
     }
 
     /// Posts a value as JSON and parses the answer.

@@ -100,7 +100,10 @@ fn quoted(victim: &Victim) -> String {
 async fn victims(args: &DeleteArgs, client: &Client) -> Result<Vec<Victim>, Failure> {
     if !args.files.is_empty() {
         let read = manifests::read(&args.files, &args.namespace)?;
-        return Ok(read.into_iter().map(|m| victim(m.target.kind, m.namespace.as_deref(), name_of(&m.object))).collect());
+        return Ok(read
+            .into_iter()
+            .map(|m| victim(m.target.kind, m.namespace.as_deref(), name_of(&m.object)))
+            .collect());
     }
     let mut found = Vec::new();
     for target in target::parse(&args.objects)? {

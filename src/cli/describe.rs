@@ -82,7 +82,8 @@ async fn related(of: &Kind, object: &Value, client: &Client) -> Result<Related, 
         "Node" => pods.collection(None, vec![("fieldSelector", format!("spec.nodeName={}", name_of(object)))]),
         "Deployment" | "ReplicaSet" => {
             let labels = object["spec"]["selector"]["matchLabels"].as_object();
-            let labels: Vec<_> = labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+            let labels: Vec<_> =
+                labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
             pods.collection(namespace, vec![("labelSelector", labels.join(","))])
         }
         _ => return Ok(related),

@@ -109,7 +109,11 @@ impl From<Code> for ExitCode {
 /// For a `?` on writes to the terminal: a reader that went away (`| head`) is no mistake.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::said(Code::Failed) } else { Self::of(Code::Failed, &error) }
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::said(Code::Failed)
+        } else {
+            Self::of(Code::Failed, &error)
+        }
     }
 }
 

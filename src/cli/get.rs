@@ -99,7 +99,9 @@ async fn objects(targets: &[Target], format: Format, args: &GetArgs, client: &Cl
     let single = matches!(targets, [Target { name: Some(_), .. }]);
     for target in targets {
         let path = format!("{}{}", target.path(args.scope()), query(args.selectors.pairs()));
-        let Some(mut answer) = troubles.keep(client.get::<Value>(&path).await, args.ignore_not_found)? else { continue };
+        let Some(mut answer) = troubles.keep(client.get::<Value>(&path).await, args.ignore_not_found)? else {
+            continue;
+        };
         if target.name.is_some() {
             found.push((target.kind, answer));
         } else {
@@ -283,9 +285,7 @@ mod tests {
     }
 
     fn table() -> Value {
-        let row = |namespace: &str, name: &str, node: Value| {
-            json!({ "cells": [name, 0, node], "object": { "metadata": { "name": name, "namespace": namespace } } })
-        };
+        let row = |namespace: &str, name: &str, node: Value| json!({ "cells": [name, 0, node], "object": { "metadata": { "name": name, "namespace": namespace } } });
         json!({
             "kind": "Table",
             "columnDefinitions": [{ "name": "Name", "priority": 0 }, { "name": "Restarts" }, { "name": "Node", "priority": 1 }],

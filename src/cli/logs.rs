@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::client::{Ask, Client, query};
 use super::failure::{Code, Failure};
 use super::output::{note, raw};
-use super::target::{self, Namespace, Target, items, name_of, title};
 use super::parse_span;
+use super::target::{self, Namespace, Target, items, name_of, title};
 use crate::resource::kind;
 
 /// Lines that are shown of each pod when a selector names many.
@@ -118,7 +118,8 @@ async fn selected(selector: &str, args: &LogsArgs, client: &Client) -> Result<Ve
 
 fn of_pod(pod: &Value, args: &LogsArgs) -> Vec<Source> {
     let names = || pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
-    let source = |container: Option<&str>| Source { pod: name_of(pod).to_owned(), container: container.map(str::to_owned) };
+    let source =
+        |container: Option<&str>| Source { pod: name_of(pod).to_owned(), container: container.map(str::to_owned) };
     if args.all_containers {
         return names().map(|name| source(Some(name))).collect();
     }

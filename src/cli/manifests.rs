@@ -108,7 +108,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         write("b.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
-        write("a.yml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n");
+        write(
+            "a.yml",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
+        );
         write("notes.txt", "not a manifest");
         let found = read(&[dir.path().to_owned()], &Namespace::default()).unwrap();
         let paths: Vec<_> = found.iter().map(|m| m.target.path(m.namespace.as_deref())).collect();

@@ -157,8 +157,12 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             let paint = output::Paint::stderr();
             let text = failure.text();
-            let text = text.replacen("error:", &paint.red("error:"), 1).replacen("\nhint:", &format!("\n{}", paint.yellow("hint:")), 1);
-            output::note(format_args!("{}", text.trim_end()));
+            let text = text.replacen("error:", &paint.red("error:"), 1).replacen(
+                "\nhint:",
+                &format!("\n{}", paint.yellow("hint:")),
+                1,
+            );
+            output::aside(format_args!("{}", text.trim_end()));
             failure.code.into()
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn raw(text: &[u8]) -> Result<(), Failure> {
 }
 
 /// Tells the user something that is not the result; a closed standard error loses it.
-pub(crate) fn note(text: Arguments<'_>) {
+pub(crate) fn aside(text: Arguments<'_>) {
     _ = writeln!(stderr(), "{text}");
 }
 
@@ -58,7 +58,7 @@ macro_rules! say {
 
 /// A line on standard error.
 macro_rules! note {
-    ($($arg:tt)*) => { $crate::cli::output::note(format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::cli::output::aside(format_args!($($arg)*)) };
 }
 
 pub(crate) use {note, say};

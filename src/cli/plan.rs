@@ -79,7 +79,10 @@ mod tests {
         };
         let answer = PlanAnswer {
             revision: 7,
-            writes: vec![write("create", "apps/ReplicaSet", "h-1", "new template"), write("create", "Pod", "h-1-a", "bind to d1")],
+            writes: vec![
+                write("create", "apps/ReplicaSet", "h-1", "new template"),
+                write("create", "Pod", "h-1-a", "bind to d1"),
+            ],
             reasons: vec![PlanReason { subject: "Pod default/h-1-b".into(), why: "no device has port 80 free".into() }],
         };
         let expected = "\

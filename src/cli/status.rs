@@ -41,7 +41,8 @@ pub(crate) fn render(status: &FleetStatus, wide: bool, paint: Paint) -> String {
     }
     let ready = status.devices.iter().filter(|device| device.ready).count();
     let devices = count(status.devices.len(), "device");
-    let all = if ready == status.devices.len() { paint.green("all ready") } else { paint.yellow(format!("{ready} ready")) };
+    let all =
+        if ready == status.devices.len() { paint.green("all ready") } else { paint.yellow(format!("{ready} ready")) };
     _ = writeln!(text, "Fleet    {} ({devices}, {all})", paint.bold(&status.fleet));
     _ = writeln!(text, "Leader   {}", leader(status, paint));
     _ = writeln!(text, "Voters   {}{}", status.voters.join(", "), because(&status.why_voters));
@@ -176,7 +177,8 @@ What is wrong:
 
     #[test]
     fn a_device_in_the_dark_says_how_old_its_knowledge_is() {
-        let status = FleetStatus { fleet: "f".into(), device: "d1".into(), knowledge_age_ms: 3_660_000, ..Default::default() };
+        let status =
+            FleetStatus { fleet: "f".into(), device: "d1".into(), knowledge_age_ms: 3_660_000, ..Default::default() };
         let text = render(&status, false, Paint::none());
         assert!(text.contains("as it was 61m ago") && text.contains("none: reads are stale"), "{text}");
         assert!(render(&FleetStatus::default(), false, Paint::none()).contains("kith init"));

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
+use netlink_packet_route::address::{AddressAttribute, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
@@ -97,6 +98,26 @@ impl Links {
         let link = self.find(name).await?;
         let added = self.handle.address().add(link.index, address, prefix).execute().await;
         added.map_err(|e| refused(&format!("add address {address}/{prefix} to link"), name, &e))
+    }
+
+    /// The addresses at which others may reach this namespace: none of `lo`, none that are only
+    /// valid on one link; IPv4 first.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>, NetworkError> {
+        let mut found = Vec::new();
+        let mut all = self.handle.address().get().execute();
+        while let Some(message) = all.try_next().await.map_err(|e| refused("list the addresses of", "all links", &e))? {
+            if message.header.scope != AddressScope::Universe {
+                continue;
+            }
+            for attribute in message.attributes {
+                if let AddressAttribute::Address(address) = attribute {
+                    found.push(address);
+                }
+            }
+        }
+        found.sort_by_key(IpAddr::is_ipv6);
+        found.dedup();
+        Ok(found)
     }
 
     async fn set(&self, change: LinkMessage, step: &str, name: &str) -> Result<(), NetworkError> {
@@ -192,6 +213,8 @@ mod tests {
             });
         }
         // A socket stays in the namespace in which it was opened, whoever holds it.
+        let found = in_namespace(a, async |links| links.addresses().await);
+        assert!(found.contains(&address(1)) && !found.iter().any(IpAddr::is_loopback), "{found:?}");
         let listener = netns::within(a, || Ok::<_, NetworkError>(TcpListener::bind((address(1), 0)).expect("bind")));
         let listener = listener.expect("a");
         let target: SocketAddr = listener.local_addr().expect("address");

@@ -165,7 +165,11 @@ mod tests {
 
     #[test]
     fn numbers_and_words_keep_their_types() {
-        let object = &parse("apiVersion: v1\nkind: ConfigMap\ndata:\n  a: \"1\"\n  b: 1\n  c: 1e3\n  d: yes\n  e: 0o17\n  f: ~\n", "x").unwrap()[0];
+        let object = &parse(
+            "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: \"1\"\n  b: 1\n  c: 1e3\n  d: yes\n  e: 0o17\n  f: ~\n",
+            "x",
+        )
+        .unwrap()[0];
         assert_eq!(object["data"]["a"], "1");
         assert_eq!(object["data"]["b"], 1);
         assert!(object["data"]["f"].is_null());

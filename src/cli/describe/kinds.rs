@@ -18,11 +18,14 @@ fn found<'a>(list: &'a Value, key: &str, wanted: &str) -> Option<&'a Value> {
 pub(super) fn pod(page: &mut Page, pod: &Value) {
     let (spec, status) = (&pod["spec"], &pod["status"]);
     page.line("Node", text(&spec["nodeName"]));
-    page.line("Status", if pod["metadata"]["deletionTimestamp"].is_string() {
-        "Terminating".to_owned()
-    } else {
-        text(&status["phase"])
-    });
+    page.line(
+        "Status",
+        if pod["metadata"]["deletionTimestamp"].is_string() {
+            "Terminating".to_owned()
+        } else {
+            text(&status["phase"])
+        },
+    );
     page.line("IP", text(&status["podIP"]));
     page.line("Restart policy", text(&spec["restartPolicy"]));
     if !spec["nodeSelector"].is_null() {

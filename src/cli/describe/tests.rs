@@ -47,7 +47,8 @@ fn a_deployment_gathers_the_reasons_of_its_pods() {
         "status": { "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0 of 3 devices have 64Gi of memory" }] },
     });
-    let deployment = json!({ "metadata": { "name": "h", "namespace": "default" }, "spec": { "replicas": 1 }, "status": {} });
+    let deployment =
+        json!({ "metadata": { "name": "h", "namespace": "default" }, "spec": { "replicas": 1 }, "status": {} });
     let related = Related { events: Vec::new(), pods: vec![pod] };
     let text = describe(&kind::DEPLOYMENT, &deployment, &related, Timestamp(0));
     assert!(text.contains("1 wanted, 0 up to date, 0 ready"), "{text}");
