@@ -1,1 +1,3 @@
-//! api
+//! The HTTP API over the store.
+
+pub mod fleet;

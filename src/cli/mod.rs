@@ -1,8 +1,262 @@
-//! The command line: one file per subcommand. It speaks to the API like any client.
+//! The command line: one file per subcommand. It speaks to the API like any client; what works
+//! without an agent (`init`, `join`, `image`, `dev`) does so on this device's own files.
+//!
+//! Results go to standard output, all else to standard error. Exit codes: 0 done, 1 failed,
+//! 2 usage, 3 refused by the fleet, 4 unreachable.
 
+#![expect(clippy::disallowed_methods, reason = "a command line reads files and clocks for its user")]
+
+mod agent;
+mod apply;
+mod client;
+mod completion;
+mod delete;
+mod describe;
+mod dev;
+mod failure;
+mod get;
+mod image;
+mod init;
+mod join;
+mod kubeconfig;
+mod leave;
+mod logs;
+mod manifests;
+mod output;
+mod plan;
+mod rooms;
+mod scale;
+mod status;
+mod target;
+mod token;
+mod version;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use client::Client;
+use failure::{Code, Doing, Failure};
+
+/// The hidden first argument that makes this program a container's shim.
+const SHIM: &str = "shim";
+
+/// Kith turns small Linux devices into one fleet without a master.
+#[derive(Debug, Parser)]
+#[command(name = "kith", version, propagate_version = false, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every subcommand takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// Settings of the agent [default: /etc/kith/agent.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "KITH_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Socket of the agent [default: <run_dir>/kith.sock, as the settings have it]
+    #[arg(long, global = true, value_name = "PATH", env = "KITH_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// Show what is asked of the agent
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (systemd starts it)
+    Agent(agent::AgentArgs),
+    /// Found a fleet: this device is its first
+    Init(init::InitArgs),
+    /// Enter a fleet with a join token
+    Join(join::JoinArgs),
+    /// Leave the fleet
+    Leave(leave::LeaveArgs),
+    /// Make, list and revoke join tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// This fleet at a glance: who leads, who votes, what is wrong and what to do
+    Status(status::StatusArgs),
+    /// Make objects as a file describes them
+    Apply(apply::ApplyArgs),
+    /// List objects
+    Get(get::GetArgs),
+    /// Show objects with their events, and why they are not as they should be
+    Describe(describe::DescribeArgs),
+    /// Delete objects
+    Delete(delete::DeleteArgs),
+    /// Change the number of copies
+    Scale(scale::ScaleArgs),
+    /// Print what containers wrote
+    Logs(logs::LogsArgs),
+    /// What the fleet would do, and why, without doing it
+    Plan(plan::PlanArgs),
+    /// Import, load, save, list and remove images on this device
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Print a file with which kubectl reaches this fleet
+    Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Print a completion script for a shell
+    Completion(completion::CompletionArgs),
+    /// A whole fleet on this one machine, in network namespaces
+    Dev(dev::DevArgs),
+    /// Print the version
+    Version,
+}
+
+/// What the common flags come to.
+#[derive(Debug)]
+struct Session {
+    common: Common,
+}
+
+impl Session {
+    /// The agent's settings.
+    fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(self.common.config.as_deref())?)
+    }
+
+    /// A client of the agent that the flags name.
+    fn client(&self) -> Result<Client, Failure> {
+        let socket = match &self.common.socket {
+            Some(socket) => socket.clone(),
+            None => socket_in(&self.config()?.run_dir),
+        };
+        Ok(Client::new(socket, self.common.verbose))
+    }
+}
+
+/// Where an agent has its socket.
+fn socket_in(run_dir: &Path) -> PathBuf {
+    run_dir.join("kith.sock")
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Before any thread or runtime exists: a shim forks.
+    if args.get(1).is_some_and(|arg| arg == SHIM) {
+        return rooms::shim(&args[2..]);
+    }
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(asked) => {
+            // Help and version are asked for; anything else is a mistake. A closed pipe is neither.
+            drop(asked.print());
+            return if asked.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli.command, &Session { common: cli.common }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let paint = output::Paint::stderr();
+            let text = failure.text();
+            let text = text.replacen("error:", &paint.red("error:"), 1).replacen(
+                "\nhint:",
+                &format!("\n{}", paint.yellow("hint:")),
+                1,
+            );
+            output::aside(format_args!("{}", text.trim_end()));
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: Command, session: &Session) -> Result<(), Failure> {
+    match command {
+        Command::Agent(args) => agent::run(&args, session),
+        Command::Init(args) => init::run(&args, session),
+        Command::Join(args) => wait(join::run(&args, session)),
+        Command::Leave(args) => wait(leave::run(&args, session)),
+        Command::Token(command) => wait(token::run(command, &session.client()?)),
+        Command::Status(args) => wait(status::run(&args, &session.client()?)),
+        Command::Apply(args) => wait(apply::run(&args, &session.client()?)),
+        Command::Get(args) => wait(get::run(&args, &session.client()?)),
+        Command::Describe(args) => wait(describe::run(&args, &session.client()?)),
+        Command::Delete(args) => wait(delete::run(&args, &session.client()?)),
+        Command::Scale(args) => wait(scale::run(&args, &session.client()?)),
+        Command::Logs(args) => wait(logs::run(&args, &session.client()?)),
+        Command::Plan(args) => wait(plan::run(&args, &session.client()?)),
+        Command::Image(command) => image::run(command, session),
+        Command::Kubeconfig(args) => wait(kubeconfig::run(&args, &session.client()?)),
+        Command::Completion(args) => completion::run(&args),
+        Command::Dev(args) => dev::run(args, session),
+        Command::Version => wait(version::run(session)),
+    }
+}
+
+/// Runs a future on this thread until it is done.
+fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.doing(|| "start a runtime".into())?.block_on(work)
+}
+
+/// A span on the command line: `90s`, `5m`, `1h30m`, `2d`.
+fn parse_span(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is no span of time: write 90s, 5m, 1h30m or 2d");
+    let mut seconds = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = match rest.as_bytes()[digits] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            b'd' => 86400,
+            _ => return Err(wrong()),
+        };
+        seconds = number.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(wrong)?;
+        rest = &rest[digits + 1..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(std::time::Duration::from_secs(seconds)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn common_flags_stand_anywhere() {
+        for line in ["kith --socket /x get pods", "kith get pods --socket /x", "kith get --socket=/x pods -v"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.common.socket.as_deref(), Some(Path::new("/x")), "{line}");
+        }
+    }
+
+    #[test]
+    fn spans_add_up() {
+        let seconds = |text| parse_span(text).map(|span| span.as_secs());
+        assert_eq!(seconds("90s"), Ok(90));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        assert_eq!(seconds("2d"), Ok(172_800));
+        for wrong in ["", "5", "m", "5x", "-5s", "99999999999999999999s", "5s5"] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,0 +1,235 @@
+//! What the agent answers beside Kubernetes' own paths, under `/kith/v1`: requests and answers as
+//! JSON, shared by the server and by `kith`. Data only: it decides nothing.
+//!
+//! | path | method | request | answer |
+//! |---|---|---|---|
+//! | `/kith/v1/status` | GET | | [`FleetStatus`] |
+//! | `/kith/v1/tokens` | GET | | [`TokenList`] |
+//! | `/kith/v1/tokens` | POST | [`TokenAsk`] | [`TokenMade`] |
+//! | `/kith/v1/tokens/<id>` | DELETE | | empty object |
+//! | `/kith/v1/leave` | POST | [`LeaveAsk`] | [`LeaveDone`] |
+//! | `/kith/v1/kubeconfig` | POST | [`KubeconfigAsk`] | [`KubeconfigParts`] |
+//! | `/kith/v1/plan` | POST | manifests, YAML, several documents | [`PlanAnswer`] |
+//!
+//! An answer that is not 2xx is a Kubernetes `Status`, as everywhere else.
+
+use serde::{Deserialize, Serialize};
+
+/// Path of [`FleetStatus`].
+pub const STATUS: &str = "/kith/v1/status";
+/// Path of the join tokens.
+pub const TOKENS: &str = "/kith/v1/tokens";
+/// Path on which this device leaves its fleet.
+pub const LEAVE: &str = "/kith/v1/leave";
+/// Path of client certificates for `kubectl`.
+pub const KUBECONFIG: &str = "/kith/v1/kubeconfig";
+/// Path of the planner's dry run.
+pub const PLAN: &str = "/kith/v1/plan";
+
+/// The fleet as one device sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// The fleet's id; empty while this device is in none.
+    pub fleet: String,
+    /// The device that answers.
+    pub device: String,
+    /// Its member id.
+    pub member_id: u64,
+    /// Its version of Kith.
+    pub version: String,
+    /// Name of the device that leads, as far as this one knows.
+    pub leader: Option<String>,
+    /// Raft's term.
+    pub term: u64,
+    /// Whether a quorum answered the leader lately: writes work.
+    pub quorum: bool,
+    /// Names of the devices that vote, sorted.
+    pub voters: Vec<String>,
+    /// All members, sorted by name.
+    pub devices: Vec<DeviceStatus>,
+    /// The store's revision in this device's replica.
+    pub revision: u64,
+    /// Index of the last log entry that this replica applied.
+    pub applied: u64,
+    /// Hash of this replica's state at `revision`; equal on all devices at one revision.
+    pub state_hash: String,
+    /// Time since this device last heard from a leader, in milliseconds; 0 on the leader itself.
+    pub knowledge_age_ms: u64,
+    /// Why these devices vote and not others, as a sentence.
+    pub why_voters: String,
+    /// What is wrong, worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// One member, as the device that answers sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name, and the name of its node.
+    pub name: String,
+    /// Its member id.
+    pub member_id: u64,
+    /// Its part in the log.
+    pub role: DeviceRole,
+    /// Whether its node is Ready.
+    pub ready: bool,
+    /// Where its peers reach it, `ADDRESS:PORT`, best first.
+    pub addresses: Vec<String>,
+    /// Log entries that it still misses; `None` when this device can not know (only the leader does).
+    pub lag: Option<u64>,
+    /// Time since it was last heard, in milliseconds; `None` when it never was.
+    pub last_heard_ms: Option<u64>,
+    /// Pods bound to it.
+    pub pods: u32,
+}
+
+/// A member's part in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceRole {
+    /// Leads; it votes too.
+    Leader,
+    /// Votes.
+    Voter,
+    /// Keeps a replica without a vote.
+    #[default]
+    Learner,
+}
+
+/// Something that is wrong with the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What, as a sentence.
+    pub what: String,
+    /// What to do or type about it.
+    pub todo: String,
+}
+
+/// Asks for a join token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenAsk {
+    /// How long the token works.
+    pub ttl_seconds: u64,
+    /// How many devices may join with it.
+    pub uses: u32,
+    /// What its bearers become.
+    pub role: TokenRole,
+}
+
+/// What the bearer of a token becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenRole {
+    /// A device that runs workloads.
+    #[default]
+    Device,
+}
+
+/// A new token. Its secret is shown this once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// The whole token.
+    pub token: String,
+    /// What to type on the device that joins.
+    pub join_command: String,
+}
+
+/// The tokens that the fleet knows, without their secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenList {
+    /// Sorted by id.
+    pub items: Vec<TokenSummary>,
+}
+
+/// One token without its secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenSummary {
+    /// Its id: what `kith token revoke` takes.
+    pub id: String,
+    /// What its bearers become.
+    pub role: TokenRole,
+    /// When it stops working, RFC 3339.
+    pub expires: String,
+    /// How many devices may still join with it.
+    pub uses_left: u32,
+    /// Names of the devices that joined with it.
+    pub used_by: Vec<String>,
+}
+
+/// Asks that this device leaves its fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveAsk {
+    /// Leave although the fleet can not be told, or loses its quorum by it.
+    pub force: bool,
+}
+
+/// This device is out of the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveDone {
+    /// The fleet that it left.
+    pub fleet: String,
+    /// What became of its pods and of its place, as a sentence.
+    pub message: String,
+}
+
+/// Asks for a client certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeconfigAsk {
+    /// The certificate's CN.
+    pub user: String,
+    /// The certificate's O, one each.
+    pub groups: Vec<String>,
+    /// URL of the API; empty takes the answering device's own.
+    pub server: String,
+}
+
+/// What a kubeconfig file is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeconfigParts {
+    /// Name of the fleet in the file.
+    pub fleet: String,
+    /// Name of the user in the file.
+    pub user: String,
+    /// URL of the API.
+    pub server: String,
+    /// The fleet's authority, PEM.
+    pub authority: String,
+    /// The user's certificate, PEM.
+    pub certificate: String,
+    /// The user's private key, PEM.
+    pub key: String,
+}
+
+/// What the fleet would do with manifests, without doing it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanAnswer {
+    /// Revision of the state that was planned on.
+    pub revision: u64,
+    /// What would be written, in order.
+    pub writes: Vec<PlannedWrite>,
+    /// Why more would not happen.
+    pub reasons: Vec<PlanReason>,
+}
+
+/// One write of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedWrite {
+    /// `create`, `update` or `delete`.
+    pub verb: String,
+    /// Kind with its group as in `apps/Deployment`.
+    pub kind: String,
+    /// Namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// What the write is for, as a phrase: `bind to d2: least requested`.
+    pub why: String,
+}
+
+/// Why something would not happen, or not yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReason {
+    /// What it is about: `Pod default/hello-1`.
+    pub subject: String,
+    /// Why, as a sentence.
+    pub why: String,
+}

@@ -1,0 +1,22 @@
+//! `kith agent`: the daemon.
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::{Session, rooms};
+
+/// Everything about the agent stands in its settings.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Check the settings and stop
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
+    let config = session.config()?;
+    if args.check {
+        return super::output::say!("the settings are good");
+    }
+    rooms::agent(config)
+}
