@@ -181,6 +181,14 @@ impl State {
         self.off_thread("commit", |state| state.writing(Durability::Immediate, |_| Ok(()))).await
     }
 
+    /// Makes durable what is not yet; for a stop that is not a crash.
+    pub async fn settle(&self) -> Result<(), StorageError> {
+        if *self.inner.applied.borrow() == self.inner.durable.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.make_durable().await
+    }
+
     /// Makes the state durable, and records that a snapshot covers it.
     pub(super) async fn snapshot(&self) -> Result<View, StorageError> {
         self.off_thread("snapshot", |state| {
