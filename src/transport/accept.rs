@@ -12,8 +12,11 @@ use super::frame::{self, FrameError, code, from_write};
 use super::link::{ACCEPTED, CALL, Carried, HELLO, Link, STREAM};
 use super::{Service, join, tls};
 
+/// A connection that nobody used for so long, and at most twice as long, is closed.
+const UNUSED_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// How long a peer may take to send a whole request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Inner {
     /// Accepts connections until the transport stops.
@@ -75,10 +78,19 @@ impl Inner {
 
     /// Answers the streams of one connection until it is gone.
     pub(super) async fn answer(self: Arc<Self>, link: Arc<Link>) {
+        let mut uses = link.uses();
         loop {
             let stream = tokio::select! {
-                // Both arms only wait; a stream stays queued until it is taken.
+                // All arms only wait; a stream stays queued until it is taken.
                 () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(UNUSED_TIMEOUT) => {
+                    // The side that dialled gives it up: keeping it alive costs power and traffic.
+                    if link.dialed && link.uses() == uses && !link.is_busy() {
+                        link.connection.close(code::DONE, b"unused");
+                    }
+                    uses = link.uses();
+                    continue;
+                }
                 stream = link.connection.accept_bi() => stream,
             };
             let Ok((send, recv)) = stream else { break };

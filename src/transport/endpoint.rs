@@ -158,7 +158,8 @@ impl Transport {
         peers.iter().filter_map(|peer| Some((peer.key, peer.reach()?))).collect()
     }
 
-    /// Ends all connections and waits until nothing of this transport runs any more.
+    /// Ends all connections and waits until nothing of this transport runs any more. The socket is
+    /// closed when the last clone is dropped.
     pub async fn shutdown(&self) {
         self.0.stop.cancel();
         self.0.service.send_replace(None);

@@ -20,10 +20,10 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::dial::explain;
+use super::dial::{Attempts, connect, explain};
 use super::endpoint::Inner;
 use super::frame::{self, FrameError, code};
-use super::tls::{Expect, JOIN, SERVER_NAME, Tls, TlsError};
+use super::tls::{Expect, JOIN, Tls, TlsError};
 use super::{JoinAsk, JoinGrant, JoinRefusal};
 use crate::identity::{DeviceKey, Identity, Member, Token, token};
 use crate::store::codec;
@@ -40,8 +40,16 @@ const ID_LIMIT: usize = 64;
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the fleet may take to admit a device.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an address may take to answer a joiner.
-const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the addresses of a token may take to answer a joiner, and how long the next one waits
+/// for the one before.
+const REACH_TIMEOUT: Duration = Duration::from_secs(6);
+const REACH_STAGGER: Duration = Duration::from_millis(250);
+/// Round-trip time assumed at first: a lost packet is sent again after three of it.
+const FIRST_RTT: Duration = Duration::from_millis(150);
+/// How often a joiner that waits for its grant makes sure that the fleet is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// How long the last packet to the fleet may take to leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Serialize, Deserialize)]
 enum Ask {
@@ -105,14 +113,30 @@ pub enum JoinError {
 /// Enters a fleet with a token. Repeating it with the same keys is safe: a device that was admitted
 /// before gets its grant again.
 pub async fn join(token: &Token, identity: &Identity, member: Member) -> Result<JoinGrant, JoinError> {
-    let config = Tls::new(identity)?.client(Expect::Anyone, JOIN)?;
+    let mut config = Tls::new(identity)?.client(Expect::Anyone, JOIN)?;
+    let mut quic = quinn::TransportConfig::default();
+    quic.initial_rtt(FIRST_RTT).keep_alive_interval(Some(KEEP_ALIVE));
+    // The fleet's device opens no stream to a joiner.
+    quic.max_concurrent_bidi_streams(0u8.into()).max_concurrent_uni_streams(0u8.into());
+    config.transport_config(Arc::new(quic));
     let endpoint = Endpoint::new(EndpointConfig::default(), None, any_socket()?, Arc::new(TokioRuntime))?;
+    let begin = |address| connect(&endpoint, config.clone(), address);
+    let mut attempts = Attempts::new(&token.addresses, REACH_STAGGER, REACH_TIMEOUT, begin);
     let mut reasons = Vec::new();
     let mut refusal = None;
-    for &address in &token.addresses {
-        match ask(&endpoint, config.clone(), address, token, member.clone()).await {
+    while let Some((address, reached)) = attempts.next().await {
+        let connection = match reached {
+            Ok(connection) => connection,
+            Err(failure) => {
+                reasons.push(format!("{address}: {}", failure.reason));
+                continue;
+            }
+        };
+        match ask(&connection, address, token, member.clone()).await {
             Ok(grant) => {
-                endpoint.close(code::DONE, b"joined");
+                connection.close(code::DONE, b"joined");
+                // So that the fleet's device need not wait for a timeout.
+                let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
                 return Ok(grant);
             }
             // Another device of the fleet may be able to.
@@ -121,7 +145,7 @@ pub async fn join(token: &Token, identity: &Identity, member: Member) -> Result<
             Err(other) => return Err(other),
         }
     }
-    if reasons.is_empty() && refusal.is_none() {
+    if token.addresses.is_empty() {
         reasons.push("the token has no address".into());
     }
     Err(refusal.map_or(JoinError::Unreachable { reason: reasons.join("; ") }, JoinError::Refused))
@@ -133,19 +157,12 @@ fn any_socket() -> std::io::Result<UdpSocket> {
 }
 
 async fn ask(
-    endpoint: &Endpoint,
-    config: quinn::ClientConfig,
+    connection: &Connection,
     address: SocketAddr,
     token: &Token,
     member: Member,
 ) -> Result<JoinGrant, JoinError> {
     let unreachable = |reason: String| JoinError::Unreachable { reason };
-    let connecting =
-        endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
-    let connection = timeout(REACH_TIMEOUT, connecting)
-        .await
-        .map_err(|_| unreachable(format!("no answer within {REACH_TIMEOUT:?}")))?
-        .map_err(|error| unreachable(explain(&error).reason))?;
     let broken = |error: FrameError| match error {
         FrameError::Lost(error) => unreachable(explain(&error).reason),
         other => unreachable(other.to_string()),
@@ -156,7 +173,7 @@ async fn ask(
     match hear(&mut recv, GRANT_LIMIT, STEP_TIMEOUT * 2).await.map_err(broken)? {
         Answer::Proof(shown) => {
             let key = proof_key(&token.hash());
-            let session = exporter(&connection, &token.id).ok_or(JoinError::Impostor { address })?;
+            let session = exporter(connection, &token.id).ok_or(JoinError::Impostor { address })?;
             hmac::verify(&key, &session, &shown).map_err(|_| JoinError::Impostor { address })?;
         }
         Answer::Refused(refusal) => return Err(JoinError::Refused(refusal)),

@@ -2,6 +2,7 @@
 //! each on a stream of its own.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Link {
     pub(super) number: u64,
     /// One clone for each stream in use.
     busy: Arc<()>,
+    /// Streams that were ever used, in both directions.
+    uses: AtomicU64,
     heard: Mutex<Heard>,
 }
 
@@ -57,7 +60,7 @@ impl Heard {
 impl Link {
     pub(super) fn new(connection: Connection, key: DeviceKey, dialed: bool, number: u64) -> Self {
         let heard = Heard { datagrams: connection.stats().udp_rx.datagrams, at: Instant::now(), unanswered: None };
-        Self { connection, key, dialed, number, busy: Arc::new(()), heard: Mutex::new(heard) }
+        Self { connection, key, dialed, number, busy: Arc::new(()), uses: AtomicU64::new(0), heard: Mutex::new(heard) }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -71,7 +74,13 @@ impl Link {
 
     /// Hold it while a stream is in use.
     pub(super) fn busy(&self) -> Arc<()> {
+        self.uses.fetch_add(1, Ordering::Relaxed);
         self.busy.clone()
+    }
+
+    /// How many streams were used so far.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
     }
 
     fn look(&self) -> MutexGuard<'_, Heard> {

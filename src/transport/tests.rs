@@ -88,7 +88,6 @@ impl Room {
 struct Device {
     transport: Transport,
     trust: Trust,
-    identity: Arc<Identity>,
     member: Member,
     room: Arc<Room>,
 }
@@ -103,12 +102,12 @@ fn local(port: u16) -> SocketAddr {
 
 impl Device {
     fn start(name: &str) -> Self {
-        Self::start_with(name, new_identity(), local(0), Room::default(), |_| {})
+        Self::start_with(name, &new_identity(), local(0), Room::default(), |_| {})
     }
 
     fn start_with(
         name: &str,
-        identity: Arc<Identity>,
+        identity: &Arc<Identity>,
         listen: SocketAddr,
         room: Room,
         change: impl FnOnce(&mut TransportConfig),
@@ -120,7 +119,7 @@ impl Device {
         let member = identity.member(name, vec![transport.local_addr().unwrap()], 6443);
         let room = Arc::new(room);
         transport.serve(room.clone());
-        Self { transport, trust, identity, member, room }
+        Self { transport, trust, member, room }
     }
 
     async fn ask(&self, peer: &Device, request: &[u8]) -> Result<Vec<u8>, WireError> {

@@ -82,29 +82,47 @@ async fn removal_ends_live_connections_and_streams() {
     assert_eq!(tokio::time::timeout(PATIENCE, again).await.unwrap(), b"y");
 }
 
-/// Ends a device as a crash would: its peers are told nothing.
-async fn crash(device: Device) -> (Arc<Identity>, SocketAddr, Member) {
-    let address = device.transport.local_addr().unwrap();
-    // A socket that nobody sends to: the last packets, and the news of the end, go nowhere.
-    device.transport.0.endpoint.rebind(std::net::UdpSocket::bind(local(0)).unwrap()).unwrap();
-    device.transport.shutdown().await;
-    (device.identity.clone(), address, device.member.clone())
+/// A device in a runtime of its own, so that it can end as in a crash: its peers are told nothing.
+async fn fragile(identity: Arc<Identity>, listen: SocketAddr) -> (tokio::runtime::Runtime, Device) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let start = async move { Device::start_with("two", &identity, listen, Room::default(), |_| {}) };
+    let device = runtime.spawn(start).await.unwrap();
+    (runtime, device)
+}
+
+async fn port_is_free(address: SocketAddr) {
+    let free = async {
+        while std::net::UdpSocket::bind(address).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.unwrap();
 }
 
 async fn restart_of_a_peer(dialed_by_one: bool) -> Duration {
-    let (one, two) = pair();
+    let one = Device::start("one");
+    let identity = new_identity();
+    let (runtime, two) = fragile(identity.clone(), local(0)).await;
+    fleet(&[&one, &two]);
     if dialed_by_one {
         one.ask(&two, b"x").await.unwrap();
     } else {
-        two.ask(&one, b"x").await.unwrap();
+        let (transport, member) = (two.transport.clone(), one.member.clone());
+        let call = async move { transport.call(&member, b"x".to_vec(), PATIENCE).await };
+        runtime.spawn(call).await.unwrap().unwrap();
     }
-    let (identity, address, member) = crash(two).await;
-    let two = Device::start_with("two", identity, address, Room::default(), |_| {});
-    assert_eq!(two.member, member);
+    let address = two.member.addresses[0];
+    runtime.shutdown_background();
+    drop(two);
+    port_is_free(address).await;
+    assert_eq!(one.transport.0.peer(identity.key()).links().0, 1, "nobody told that it is gone");
+    let (runtime, two) = fragile(identity, address).await;
     fleet(&[&one, &two]);
     let began = tokio::time::Instant::now();
     assert_eq!(one.ask(&two, b"after").await.unwrap(), b"after");
-    began.elapsed()
+    let took = began.elapsed();
+    runtime.shutdown_background();
+    took
 }
 
 #[tokio::test]
@@ -112,6 +130,40 @@ async fn the_next_call_after_a_peers_restart_works() {
     let dialed = restart_of_a_peer(true).await;
     let accepted = restart_of_a_peer(false).await;
     println!("first call after a restart: {dialed:?} where we had dialled, {accepted:?} where it had");
+}
+
+#[tokio::test]
+async fn a_peer_that_moved_is_found_in_the_same_call() {
+    let one = Device::start("one");
+    let identity = new_identity();
+    let (runtime, two) = fragile(identity.clone(), local(0)).await;
+    fleet(&[&one, &two]);
+    one.ask(&two, b"x").await.unwrap();
+    let address = two.member.addresses[0];
+    runtime.shutdown_background();
+    drop(two);
+    port_is_free(address).await;
+    // Nobody says there that the old connection is gone.
+    let _mute = std::net::UdpSocket::bind(address).unwrap();
+    let (runtime, two) = fragile(identity, local(0)).await;
+    fleet(&[&one, &two]);
+    let began = tokio::time::Instant::now();
+    assert_eq!(one.ask(&two, b"after").await.unwrap(), b"after");
+    println!("first call after a silent move: {:?}", began.elapsed());
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_go_of_the_service_and_the_port() {
+    let (one, two) = pair();
+    one.ask(&two, b"x").await.unwrap();
+    let (room, address) = (Arc::downgrade(&two.room), two.member.addresses[0]);
+    two.transport.shutdown().await;
+    drop(two);
+    assert_eq!(room.strong_count(), 0, "something still holds the service");
+    port_is_free(address).await;
+    let gone = one.transport.reachable().into_values().next().unwrap();
+    assert!(!gone.connected, "the peer was told at once");
 }
 
 #[tokio::test]
@@ -145,7 +197,7 @@ async fn a_call_that_is_not_answered_ends_in_time_and_harms_no_other() {
 async fn oversized_messages_are_refused_in_both_directions() {
     let (one, _) = pair();
     let small = |config: &mut TransportConfig| config.limits.message = 1 << 20;
-    let two = Device::start_with("small", new_identity(), local(0), Room::default(), small);
+    let two = Device::start_with("small", &new_identity(), local(0), Room::default(), small);
     fleet(&[&one, &two]);
     let request = one.ask(&two, &vec![0; (1 << 20) + 1]).await.unwrap_err();
     assert!(matches!(request, WireError::TooLarge { .. }), "{request}");

@@ -17,7 +17,7 @@ fn first(change: impl FnOnce(&mut Room, &mut Token)) -> (Device, Token) {
     room.tokens.lock().unwrap().insert(token.id.clone(), token.record(terms(2_000)));
     room.members.lock().unwrap().insert(1, identity.member("one", Vec::new(), 1));
     change(&mut room, &mut token);
-    let device = Device::start_with("one", identity, local(0), room, |_| {});
+    let device = Device::start_with("one", &identity, local(0), room, |_| {});
     token.addresses.push(device.member.addresses[0]);
     (device, token)
 }
@@ -82,12 +82,16 @@ async fn an_impostor_is_told_from_the_fleet_and_never_sees_the_secret() {
 #[tokio::test]
 async fn addresses_are_tried_in_turn_and_all_named_when_none_answers() {
     let (_device, mut token) = first(|_, _| {});
-    let silent = std::net::UdpSocket::bind(local(0)).unwrap();
     let good = token.addresses.pop().unwrap();
-    token.addresses = vec![silent.local_addr().unwrap()];
+    // Nothing can be sent to port 0.
+    token.addresses = vec![local(0), "[::1]:0".parse().unwrap()];
     let error = enter(&token, "two").await.unwrap_err();
     assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains(&token.addresses[0].to_string()), "{error}");
+    for address in &token.addresses {
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+    let silent = std::net::UdpSocket::bind(local(0)).unwrap();
+    token.addresses.push(silent.local_addr().unwrap());
     token.addresses.push(good);
     enter(&token, "two").await.unwrap();
     token.addresses.clear();
@@ -102,4 +106,61 @@ async fn a_joiner_can_not_name_anothers_key() {
     let error = join(&token, &one, stolen).await.unwrap_err();
     assert!(matches!(error, JoinError::Interrupted { .. }), "{error}");
     assert_eq!(device.room.members.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proof_that_somebody_passes_on_is_worth_nothing() {
+    use super::super::frame;
+    use super::super::tls::{Expect, JOIN, SERVER_NAME, Tls};
+
+    let (device, mut token) = first(|_, _| {});
+    let between = new_identity();
+    let config = TransportConfig::new(local(0), between.clone(), Trust::default(), Profile::Lan);
+    let relay = Transport::bind(config).unwrap();
+    let real = std::mem::replace(&mut token.addresses, vec![relay.local_addr().unwrap()])[0];
+    let passing_on = tokio::spawn(async move {
+        let mut server = relay.0.server.clone();
+        server.crypto = Arc::new(relay.0.tls.server(Trust::default()).unwrap());
+        let incoming = relay.0.endpoint.accept().await.unwrap();
+        let joiner = incoming.accept_with(Arc::new(server)).unwrap().await.unwrap();
+        let (mut to_joiner, mut from_joiner) = joiner.accept_bi().await.unwrap();
+        let client = Tls::new(&between).unwrap().client(Expect::Anyone, JOIN).unwrap();
+        let fleet = relay.0.endpoint.connect_with(client, real, SERVER_NAME).unwrap().await.unwrap();
+        let (mut to_fleet, mut from_fleet) = fleet.open_bi().await.unwrap();
+        let name = frame::read(&mut from_joiner, 1 << 20).await.unwrap();
+        frame::write(&mut to_fleet, &name, 1 << 20).await.unwrap();
+        let proof = frame::read(&mut from_fleet, 1 << 20).await.unwrap();
+        frame::write(&mut to_joiner, &proof, 1 << 20).await.unwrap();
+        frame::read(&mut from_joiner, 1 << 20).await
+    });
+    let error = enter(&token, "two").await.unwrap_err();
+    assert!(matches!(error, JoinError::Impostor { .. }), "{error}");
+    let secret = tokio::time::timeout(PATIENCE, passing_on).await.unwrap().unwrap();
+    assert!(secret.is_err(), "the secret was shown to somebody in between");
+    assert_eq!(device.room.members.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn joins_at_once_are_limited_and_a_silent_joiner_holds_nothing_for_long() {
+    use super::super::tls::{Expect, JOIN, SERVER_NAME, Tls};
+
+    let (identity, room) = (new_identity(), Room::default());
+    let device = Device::start_with("one", &identity, local(0), room, |config| config.limits.joins = 1);
+    let address = device.member.addresses[0];
+    let client = Tls::new(&new_identity()).unwrap().client(Expect::Anyone, JOIN).unwrap();
+    let endpoint = quinn::Endpoint::client(local(0)).unwrap();
+    let silent = endpoint.connect_with(client, address, SERVER_NAME).unwrap().await.unwrap();
+    let taken = async {
+        while device.transport.0.joins.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    let token = Token::issue(FLEET, vec![address]).unwrap();
+    let busy = enter(&token, "two").await.unwrap_err();
+    assert!(busy.to_string().contains("too many devices join"), "{busy}");
+    silent.close(0u8.into(), b"");
+    let freed = tokio::time::timeout(PATIENCE, device.transport.0.joins.acquire()).await.unwrap();
+    drop(freed);
+    assert_eq!(refusal(enter(&token, "two").await), JoinRefusal::UnknownToken);
 }
