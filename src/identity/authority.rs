@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    date_time_ymd,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::keys::seal_to;
-use super::{Identity, IdentityError, Member};
+use super::{Identity, IdentityError, Member, random};
 
 /// The most groups that one client certificate can carry.
 pub const GROUP_LIMIT: usize = 2;
@@ -57,7 +58,7 @@ impl Authority {
     pub fn generate() -> Result<Self, IdentityError> {
         let fail = |error| IdentityError::crypto("make the fleet's authority", error);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
-        let mut params = params(DistinguishedName::new());
+        let mut params = params()?;
         params.distinguished_name.push(DnType::CommonName, format!("kith fleet {}", fleet_of(&key)));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -85,7 +86,7 @@ impl Authority {
         addresses: &[IpAddr],
     ) -> Result<String, IdentityError> {
         let fail = |error| IdentityError::crypto("sign a serving certificate", error);
-        let mut params = params(DistinguishedName::new());
+        let mut params = params()?;
         params.distinguished_name.push(DnType::CommonName, name);
         for name in names {
             let name = name.as_str().try_into().map_err(fail)?;
@@ -108,7 +109,7 @@ impl Authority {
     /// Signs a client certificate for a key that its user made (SubjectPublicKeyInfo in DER).
     pub fn sign_client(&self, public_key: &[u8], user: &str, groups: &[String]) -> Result<String, IdentityError> {
         let fail = |error| IdentityError::crypto("sign a client certificate", error);
-        let mut params = params(DistinguishedName::new());
+        let mut params = params()?;
         params.distinguished_name.push(DnType::CommonName, user);
         if groups.len() > GROUP_LIMIT {
             let reason = format!("{} groups, and a certificate can carry {GROUP_LIMIT}", groups.len());
@@ -191,12 +192,16 @@ fn organization_slots() -> [DnType; GROUP_LIMIT] {
 }
 
 /// Valid at any time that a device's clock may show.
-fn params(name: DistinguishedName) -> CertificateParams {
+fn params() -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name;
+    params.distinguished_name = DistinguishedName::new();
+    // Positive, and different each time: browsers refuse a second certificate with the same one.
+    let mut serial = random::<16>()?;
+    serial[0] = serial[0] & 0x3f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = date_time_ymd(1970, 1, 1);
     params.not_after = date_time_ymd(9999, 12, 31);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
-    params
+    Ok(params)
 }

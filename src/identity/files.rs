@@ -11,6 +11,9 @@ use super::IdentityError;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// The low bits of a mode that give rights to anybody but the owner.
+const OTHERS_BITS: u32 = 6;
+
 /// The largest file that is read: enrolment of thousands of members.
 const READ_LIMIT: u64 = 16 << 20;
 
@@ -73,7 +76,11 @@ pub(super) fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Iden
 
 fn check_mode(path: &Path, want: u32) -> Result<(), IdentityError> {
     let mode = std::fs::metadata(path).map_err(disk("read", path))?.mode() & 0o7777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(IdentityError::Permissions { path: path.to_owned(), mode, want }) }
+    if mode.trailing_zeros() >= OTHERS_BITS {
+        Ok(())
+    } else {
+        Err(IdentityError::Permissions { path: path.to_owned(), mode, want })
+    }
 }
 
 fn disk(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {

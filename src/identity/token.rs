@@ -292,7 +292,7 @@ mod tests {
         }
         assert_eq!("swordfish".parse::<Token>(), Err(TokenError::NotAToken));
         assert_eq!(text.replacen('1', "2", 1).parse::<Token>(), Err(TokenError::NotAToken));
-        assert_eq!(format!("{}!", text).parse::<Token>(), Err(TokenError::Alphabet));
+        assert_eq!(format!("{text}!").parse::<Token>(), Err(TokenError::Alphabet));
         assert!(!format!("{token:?}").contains(&hex::encode(token.secret)));
     }
 

@@ -1,6 +1,16 @@
 //! Connections between devices: one QUIC connection for each pair, requests and byte streams on
 //! it. It moves bytes between keys that the fleet trusts; it never looks inside them.
 
+mod accept;
+mod dial;
+mod endpoint;
+mod frame;
+pub mod join;
+mod link;
+mod peer;
+mod settings;
+mod tls;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::identity::{DeviceKey, Member};
 
 pub use crate::identity::JoinRefusal;
+pub use endpoint::{BindError, Transport};
+pub use join::JoinError;
+pub use settings::{Limits, Timing, TransportConfig};
 
 /// A peer could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,11 +52,33 @@ pub enum WireError {
         /// Which side refused, and why.
         reason: String,
     },
+    /// A request or an answer is larger than the other side takes.
+    #[error("a message to or from {peer} is too large{}: the limit is {limit} bytes", size.map(|size| format!(" ({size} bytes)")).unwrap_or_default())]
+    TooLarge {
+        /// The peer's name.
+        peer: String,
+        /// Its size in bytes, when it is known.
+        size: Option<u64>,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// How a peer stands, as far as this device knows. Soft state: it is never written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The latest moment at which a packet of it is known to have arrived.
+    pub seen: std::time::Instant,
+    /// Round-trip time, as last measured.
+    pub rtt: Duration,
+    /// Whether a connection to it is up.
+    pub connected: bool,
 }
 
 /// Asks peers: a request and an answer, both opaque bytes.
 pub trait Wire: Send + Sync + 'static {
-    /// Sends a request to a member and waits for its answer.
+    /// Sends a request to a member and waits for its answer. When the connection breaks in between,
+    /// the request is sent once more, so it may arrive twice: requests must bear that.
     fn call<'a>(
         &'a self,
         peer: &'a Member,
@@ -94,3 +129,6 @@ pub struct JoinGrant {
     /// Certificate of the fleet's authority for the HTTPS API, PEM.
     pub authority: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Messages on a stream: a length, then so many bytes. A message that is cut short is never taken
+//! for a whole one, and a length reserves no memory until its bytes arrive.
+
+use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+
+/// Bytes reserved for a message before any of it arrived.
+const FIRST_RESERVE: usize = 16 << 10;
+
+/// A message did not get through.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum FrameError {
+    /// The whole connection is gone.
+    #[error("{0}")]
+    Lost(#[from] ConnectionError),
+    /// Larger than the reader takes.
+    #[error("the message has {size} bytes, and the limit is {limit}")]
+    TooLarge { size: u64, limit: usize },
+    /// The other side ended the stream in the middle.
+    #[error("the other side broke off (code {0})")]
+    Aborted(VarInt),
+    /// The other side ended the stream before the message was whole.
+    #[error("the other side broke off")]
+    Short,
+}
+
+/// Codes with which a stream or a connection is ended.
+pub(super) mod code {
+    use quinn::VarInt;
+
+    /// The message is larger than this side takes.
+    pub(in crate::transport) const TOO_LARGE: VarInt = VarInt::from_u32(1);
+    /// The agent is stopping.
+    pub(in crate::transport) const STOPPING: VarInt = VarInt::from_u32(2);
+    /// The other side's key is no longer trusted.
+    pub(in crate::transport) const REMOVED: VarInt = VarInt::from_u32(3);
+    /// Another connection of the same pair is kept.
+    pub(in crate::transport) const DUPLICATE: VarInt = VarInt::from_u32(4);
+    /// Nothing was heard for too long.
+    pub(in crate::transport) const SILENT: VarInt = VarInt::from_u32(5);
+    /// Too much is going on at once.
+    pub(in crate::transport) const BUSY: VarInt = VarInt::from_u32(6);
+    /// The other side does not speak the protocol.
+    pub(in crate::transport) const NONSENSE: VarInt = VarInt::from_u32(7);
+    /// All is said.
+    pub(in crate::transport) const DONE: VarInt = VarInt::from_u32(0);
+}
+
+/// Writes one message.
+pub(super) async fn write(send: &mut SendStream, message: &[u8], limit: usize) -> Result<(), FrameError> {
+    let too_large = || FrameError::TooLarge { size: message.len() as u64, limit };
+    if message.len() > limit {
+        return Err(too_large());
+    }
+    let length = u32::try_from(message.len()).map_err(|_| too_large())?;
+    send.write_all(&length.to_be_bytes()).await.map_err(from_write)?;
+    send.write_all(message).await.map_err(from_write)
+}
+
+/// Reads one message of at most `limit` bytes.
+pub(super) async fn read(recv: &mut RecvStream, limit: usize) -> Result<Vec<u8>, FrameError> {
+    let mut length = [0; 4];
+    read_exact(recv, &mut length).await?;
+    let size = u32::from_be_bytes(length) as usize;
+    if size > limit {
+        // Best effort: the stream may be over already.
+        let _ = recv.stop(code::TOO_LARGE);
+        return Err(FrameError::TooLarge { size: size as u64, limit });
+    }
+    let mut message = Vec::with_capacity(size.min(FIRST_RESERVE));
+    while message.len() < size {
+        match recv.read_chunk(size - message.len(), true).await.map_err(from_read)? {
+            Some(chunk) => message.extend_from_slice(&chunk.bytes),
+            None => return Err(FrameError::Short),
+        }
+    }
+    Ok(message)
+}
+
+/// Fills a buffer.
+pub(super) async fn read_exact(recv: &mut RecvStream, buffer: &mut [u8]) -> Result<(), FrameError> {
+    recv.read_exact(buffer).await.map_err(|error| match error {
+        ReadExactError::FinishedEarly(_) => FrameError::Short,
+        ReadExactError::ReadError(error) => from_read(error),
+    })
+}
+
+pub(super) fn from_write(error: WriteError) -> FrameError {
+    match error {
+        WriteError::Stopped(code) => FrameError::Aborted(code),
+        WriteError::ConnectionLost(error) => FrameError::Lost(error),
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => FrameError::Short,
+    }
+}
+
+fn from_read(error: ReadError) -> FrameError {
+    match error {
+        ReadError::Reset(code) => FrameError::Aborted(code),
+        ReadError::ConnectionLost(error) => FrameError::Lost(error),
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => FrameError::Short,
+    }
+}
