@@ -126,6 +126,8 @@ fn flatten(document: Value, depth: usize, objects: &mut Vec<Value>) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -155,7 +157,7 @@ mod tests {
         let mut text = String::from("apiVersion: v1\nkind: Pod\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let parts = vec![format!("*a{}", level - 1); 10].join(", ");
-            text += &format!("a{level}: &a{level} [{parts}]\n");
+            let _ = writeln!(text, "a{level}: &a{level} [{parts}]");
         }
         assert!(matches!(parse(&text, "bomb.yaml"), Err(ManifestError::Syntax { .. })));
         let deep = format!("apiVersion: v1\nkind: Pod\na: {}{}\n", "[".repeat(500), "]".repeat(500));

@@ -1,11 +1,21 @@
 //! The nouns of the fleet: objects and their names, kinds, labels and selectors, quantities,
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
+pub mod defaults;
+pub mod fields;
 pub mod image;
 pub mod kind;
 pub mod manifest;
+pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod quantity;
+pub mod selector;
+pub mod table;
 pub mod time;
+pub mod validate;
 
 pub use image::{ImageConfig, ImageUser};
 pub use kind::Kind;
+pub use quantity::Quantity;
 pub use time::Timestamp;

@@ -1,0 +1,227 @@
+//! The fields of pods and of pod templates.
+
+use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
+
+/// A pod.
+pub(super) static POD: [Field; 5] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("spec", Form::Object(&SPEC)),
+    ok("status", Form::Any),
+];
+
+/// What a Deployment or ReplicaSet makes its pods from.
+pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
+
+const NO_VOLUMES: &str = "volumes are not supported in this release, and the program would miss its files";
+const NO_PROBES: &str = "probes are not run in this release: a container counts as ready while it runs";
+const NO_RULES: &str =
+    "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
+const NO_PRIORITY: &str = "no pod is preferred over another in this release";
+const NO_NAMES: &str = "names are resolved as on the device in this release";
+const STRICTER: &str = "this confinement can not be applied in this release, and running without it would be unsafe";
+
+pub(super) static SPEC: [Field; 42] = [
+    ok("containers", Form::Objects(&CONTAINER)),
+    ok("restartPolicy", Form::Text),
+    ok("terminationGracePeriodSeconds", Form::Integer),
+    ok("nodeSelector", Form::TextMap),
+    ok("nodeName", Form::Text),
+    refuse_unless(
+        "hostNetwork",
+        Form::Boolean,
+        &["true"],
+        "pods need hostNetwork: true in this release; a pod network of their own comes later",
+    ),
+    ok("hostname", Form::Text),
+    ok("securityContext", Form::Object(&POD_SECURITY)),
+    warn_unless(
+        "dnsPolicy",
+        Form::Text,
+        &["ClusterFirst", "Default"],
+        "a pod resolves names as its device does in this release",
+    ),
+    warn_unless("enableServiceLinks", Form::Boolean, &["true", "false"], "there are no services in this release"),
+    warn_unless(
+        "serviceAccountName",
+        Form::Text,
+        &["default"],
+        "there are no service accounts in this release: the pod gets no credentials",
+    ),
+    warn_unless(
+        "serviceAccount",
+        Form::Text,
+        &["default"],
+        "there are no service accounts in this release: the pod gets no credentials",
+    ),
+    warn_unless(
+        "automountServiceAccountToken",
+        Form::Boolean,
+        &["false"],
+        "there are no service accounts in this release: the pod gets no credentials",
+    ),
+    warn_unless("schedulerName", Form::Text, &["default-scheduler"], "there is one scheduler: the fleet's own"),
+    warn("affinity", NO_RULES),
+    warn("tolerations", "devices have no taints in this release"),
+    warn("topologySpreadConstraints", NO_RULES),
+    warn("priorityClassName", NO_PRIORITY),
+    warn("priority", NO_PRIORITY),
+    warn("preemptionPolicy", NO_PRIORITY),
+    warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
+    warn("hostAliases", NO_NAMES),
+    warn("dnsConfig", NO_NAMES),
+    warn("subdomain", NO_NAMES),
+    warn("setHostnameAsFQDN", NO_NAMES),
+    warn("hostnameOverride", NO_NAMES),
+    warn("readinessGates", NO_PROBES),
+    warn("overhead", "it is not added to what the containers ask for"),
+    ok("os", Form::Object(&OS)),
+    refuse("volumes", NO_VOLUMES),
+    refuse("initContainers", "init containers are not run in this release, and the pod would start without their work"),
+    refuse("ephemeralContainers", "containers can not be added to a running pod in this release"),
+    refuse("hostPID", "the device's processes are never shown to a pod"),
+    refuse("hostIPC", "the device's shared memory is never shown to a pod"),
+    refuse("shareProcessNamespace", "containers of a pod do not see each other's processes in this release"),
+    refuse_unless("hostUsers", Form::Boolean, &["true"], STRICTER),
+    refuse("runtimeClassName", STRICTER),
+    refuse("activeDeadlineSeconds", "a pod is not ended by a deadline in this release"),
+    refuse("schedulingGates", "a pod is placed at once in this release"),
+    refuse("resourceClaims", "devices are not claimed in this release"),
+    refuse("resources", "limits are set for each container in this release, not for the pod"),
+    refuse("workloadRef", "pods are placed one by one in this release"),
+];
+
+static OS: [Field; 1] = [refuse_unless("name", Form::Text, &["linux"], "every device runs Linux")];
+
+static POD_SECURITY: [Field; 15] = [
+    ok("runAsUser", Form::Integer),
+    ok("runAsGroup", Form::Integer),
+    ok("runAsNonRoot", Form::Boolean),
+    ok("seccompProfile", Form::Object(&SECCOMP)),
+    warn("fsGroup", "there are no volumes in this release for it to own"),
+    warn("fsGroupChangePolicy", "there are no volumes in this release for it to own"),
+    warn("supplementalGroups", "containers have only their main group in this release"),
+    warn("supplementalGroupsPolicy", "containers have only their main group in this release"),
+    refuse("sysctls", "kernel settings are not changed for a pod"),
+    refuse("seLinuxOptions", STRICTER),
+    refuse("seLinuxChangePolicy", STRICTER),
+    refuse_unless("appArmorProfile", Form::Any, &[], STRICTER),
+    refuse("windowsOptions", "every device runs Linux"),
+    refuse("gmsaCredentialSpec", "every device runs Linux"),
+    refuse("privileged", "it is a field of a container's securityContext, and no container is privileged"),
+];
+
+static SECCOMP: [Field; 2] = [
+    refuse_unless(
+        "type",
+        Form::Text,
+        &["RuntimeDefault"],
+        "the fleet's own seccomp filter is always on; another profile, or none, can not be chosen in this release",
+    ),
+    refuse("localhostProfile", STRICTER),
+];
+
+static CONTAINER: [Field; 25] = [
+    ok("name", Form::Text),
+    ok("image", Form::Text),
+    warn_unless(
+        "imagePullPolicy",
+        Form::Text,
+        &["IfNotPresent", "Never"],
+        "images are imported on the device in this release, not pulled: a pod waits until its image is there",
+    ),
+    ok("command", Form::Texts),
+    ok("args", Form::Texts),
+    ok("env", Form::Objects(&ENV)),
+    ok("envFrom", Form::Objects(&ENV_FROM)),
+    ok("workingDir", Form::Text),
+    ok("ports", Form::Objects(&PORT)),
+    ok("resources", Form::Object(&RESOURCES)),
+    ok("securityContext", Form::Object(&SECURITY)),
+    warn("livenessProbe", NO_PROBES),
+    warn("readinessProbe", NO_PROBES),
+    warn("startupProbe", NO_PROBES),
+    warn("lifecycle", "hooks are not run in this release: a container is stopped with its stop signal only"),
+    warn("stdin", "containers have no input in this release"),
+    warn("stdinOnce", "containers have no input in this release"),
+    warn("tty", "containers have no terminal in this release"),
+    warn_unless(
+        "terminationMessagePath",
+        Form::Text,
+        &["/dev/termination-log"],
+        "termination messages are not read in this release",
+    ),
+    warn_unless("terminationMessagePolicy", Form::Text, &["File"], "termination messages are not read in this release"),
+    warn("resizePolicy", "limits of a running container are not changed in this release"),
+    refuse("volumeMounts", NO_VOLUMES),
+    refuse("volumeDevices", NO_VOLUMES),
+    refuse("restartPolicy", "the restart policy is the pod's in this release"),
+    refuse("restartPolicyRules", "the restart policy is the pod's in this release"),
+];
+
+static ENV: [Field; 3] = [ok("name", Form::Text), ok("value", Form::Text), ok("valueFrom", Form::Object(&ENV_SOURCE))];
+
+static ENV_SOURCE: [Field; 5] = [
+    ok("fieldRef", Form::Object(&FIELD_REF)),
+    ok("configMapKeyRef", Form::Object(&KEY_REF)),
+    refuse("resourceFieldRef", "limits can not be read into the environment in this release"),
+    refuse("secretKeyRef", "there are no secrets in this release, and the program would miss its own"),
+    refuse("fileKeyRef", NO_VOLUMES),
+];
+
+static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
+
+static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
+
+static ENV_FROM: [Field; 3] = [
+    ok("prefix", Form::Text),
+    ok("configMapRef", Form::Object(&MAP_REF)),
+    refuse("secretRef", "there are no secrets in this release, and the program would miss its own"),
+];
+
+static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
+
+static PORT: [Field; 5] = [
+    ok("name", Form::Text),
+    ok("containerPort", Form::Integer),
+    ok("hostPort", Form::Integer),
+    refuse_unless("protocol", Form::Text, &["TCP", "UDP"], "only TCP and UDP ports are served"),
+    warn_unless("hostIP", Form::Text, &["0.0.0.0", "::"], "the program itself chooses the addresses it listens on"),
+];
+
+static RESOURCES: [Field; 3] = [
+    ok("limits", Form::Object(&AMOUNTS)),
+    ok("requests", Form::Object(&AMOUNTS)),
+    refuse("claims", "devices are not claimed in this release"),
+];
+
+static AMOUNTS: [Field; 4] = [
+    ok("cpu", Form::Quantity),
+    ok("memory", Form::Quantity),
+    warn("ephemeral-storage", "disk space is not counted in this release"),
+    refuse("*", "only cpu and memory are counted in this release"),
+];
+
+static SECURITY: [Field; 13] = [
+    ok("runAsUser", Form::Integer),
+    ok("runAsGroup", Form::Integer),
+    ok("runAsNonRoot", Form::Boolean),
+    ok("readOnlyRootFilesystem", Form::Boolean),
+    ok("capabilities", Form::Object(&CAPABILITIES)),
+    ok("seccompProfile", Form::Object(&SECCOMP)),
+    warn_unless(
+        "allowPrivilegeEscalation",
+        Form::Boolean,
+        &["false"],
+        "no container gains privileges: no_new_privs is always on",
+    ),
+    refuse("privileged", "no container is privileged"),
+    refuse_unless("procMount", Form::Text, &["Default"], "the sensitive parts of /proc are always masked"),
+    refuse("seLinuxOptions", STRICTER),
+    refuse_unless("appArmorProfile", Form::Any, &[], STRICTER),
+    refuse("windowsOptions", "every device runs Linux"),
+    refuse("fsGroup", "it is a field of the pod's securityContext"),
+];
+
+static CAPABILITIES: [Field; 2] = [ok("add", Form::Texts), ok("drop", Form::Texts)];

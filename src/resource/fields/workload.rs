@@ -1,0 +1,115 @@
+//! The fields of the kinds around pods.
+
+use super::{Field, Form, METADATA, ok, pod, refuse_unless, warn};
+
+pub(super) static NAMESPACE: [Field; 5] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("spec", Form::Object(&NAMESPACE_SPEC)),
+    ok("status", Form::Any),
+];
+
+static NAMESPACE_SPEC: [Field; 1] = [warn("finalizers", "a namespace is emptied and deleted at once")];
+
+pub(super) static NODE: [Field; 5] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("spec", Form::Object(&NODE_SPEC)),
+    ok("status", Form::Any),
+];
+
+static NODE_SPEC: [Field; 7] = [
+    ok("unschedulable", Form::Boolean),
+    warn("taints", "taints do not keep pods away in this release; use spec.unschedulable"),
+    warn("podCIDR", "pods use their device's network in this release"),
+    warn("podCIDRs", "pods use their device's network in this release"),
+    warn("providerID", "it is kept, and nothing reads it"),
+    warn("configSource", "devices are configured by their agent.toml"),
+    warn("externalID", "it is kept, and nothing reads it"),
+];
+
+pub(super) static CONFIG_MAP: [Field; 6] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("data", Form::TextMap),
+    ok("binaryData", Form::TextMap),
+    ok("immutable", Form::Boolean),
+];
+
+pub(super) static EVENT: [Field; 17] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("involvedObject", Form::Object(&REFERENCE)),
+    ok("related", Form::Object(&REFERENCE)),
+    ok("reason", Form::Text),
+    ok("message", Form::Text),
+    ok("type", Form::Text),
+    ok("action", Form::Text),
+    ok("count", Form::Integer),
+    ok("source", Form::Any),
+    ok("series", Form::Any),
+    ok("firstTimestamp", Form::Moment),
+    ok("lastTimestamp", Form::Moment),
+    ok("eventTime", Form::Moment),
+    ok("reportingComponent", Form::Text),
+    ok("reportingInstance", Form::Text),
+];
+
+static REFERENCE: [Field; 7] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("namespace", Form::Text),
+    ok("name", Form::Text),
+    ok("uid", Form::Text),
+    ok("resourceVersion", Form::Text),
+    ok("fieldPath", Form::Text),
+];
+
+pub(super) static DEPLOYMENT: [Field; 5] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("spec", Form::Object(&DEPLOYMENT_SPEC)),
+    ok("status", Form::Any),
+];
+
+static DEPLOYMENT_SPEC: [Field; 8] = [
+    ok("replicas", Form::Integer),
+    ok("selector", Form::Object(&SELECTOR)),
+    ok("template", Form::Object(&pod::TEMPLATE)),
+    ok("strategy", Form::Object(&STRATEGY)),
+    ok("minReadySeconds", Form::Integer),
+    ok("revisionHistoryLimit", Form::Integer),
+    ok("paused", Form::Boolean),
+    ok("progressDeadlineSeconds", Form::Integer),
+];
+
+static SELECTOR: [Field; 2] = [ok("matchLabels", Form::TextMap), ok("matchExpressions", Form::Objects(&EXPRESSION))];
+
+static EXPRESSION: [Field; 3] = [ok("key", Form::Text), ok("operator", Form::Text), ok("values", Form::Texts)];
+
+static STRATEGY: [Field; 2] = [
+    refuse_unless("type", Form::Text, &["RollingUpdate", "Recreate"], "a strategy is RollingUpdate or Recreate"),
+    ok("rollingUpdate", Form::Object(&ROLLING)),
+];
+
+static ROLLING: [Field; 2] = [ok("maxSurge", Form::IntegerOrText), ok("maxUnavailable", Form::IntegerOrText)];
+
+pub(super) static REPLICA_SET: [Field; 5] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("spec", Form::Object(&REPLICA_SET_SPEC)),
+    ok("status", Form::Any),
+];
+
+static REPLICA_SET_SPEC: [Field; 4] = [
+    ok("replicas", Form::Integer),
+    ok("selector", Form::Object(&SELECTOR)),
+    ok("template", Form::Object(&pod::TEMPLATE)),
+    ok("minReadySeconds", Form::Integer),
+];

@@ -1,0 +1,235 @@
+//! What a pod's spec may say.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{FieldError, labels};
+use crate::resource::fields::ADDABLE_CAPABILITIES;
+use crate::resource::quantity::Quantity;
+use crate::resource::{meta, names};
+
+/// The most seconds that a pod may ask for to stop: a day.
+const GRACE_LIMIT: i64 = 86_400;
+/// Fields that a variable may be set from.
+const FIELD_PATHS: [&str; 9] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// Checks a pod's spec, in a pod or in a template.
+pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
+        let detail = "pods need hostNetwork: true in this release; a pod network of their own comes later";
+        // `hostNetwork: false` was refused by the field table already.
+        if spec.get("hostNetwork").is_none() {
+            errors.push(FieldError::required(format!("{path}.hostNetwork"), detail));
+        }
+    }
+    one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], errors);
+    one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    if let Some(seconds) = meta::integer_at(spec, "terminationGracePeriodSeconds")
+        && !(0..=GRACE_LIMIT).contains(&seconds)
+    {
+        let detail = format!("must be between 0 and {GRACE_LIMIT}");
+        let path = format!("{path}.terminationGracePeriodSeconds");
+        errors.push(FieldError::invalid(path, &Value::from(seconds), &detail));
+    }
+    labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), errors);
+    for (field, rule) in [("nodeName", names::dns_subdomain as fn(&str) -> _), ("hostname", names::dns_label)] {
+        let value = meta::text_at(spec, field);
+        if let (false, Err(detail)) = (value.is_empty(), rule(value)) {
+            errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(value), &detail));
+        }
+    }
+    let pod_security = spec.get("securityContext").unwrap_or(&Value::Null);
+    identity(pod_security, &format!("{path}.securityContext"), errors);
+    containers(spec, path, pod_security, errors);
+}
+
+fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
+    if let Some(value) = parent.get(field)
+        && !known.iter().any(|known| value == known)
+    {
+        errors.push(FieldError::unsupported(format!("{path}.{field}"), value, known));
+    }
+}
+
+fn containers(spec: &Value, path: &str, pod_security: &Value, errors: &mut Vec<FieldError>) {
+    let containers = meta::list_at(spec, "containers");
+    if containers.is_empty() {
+        errors.push(FieldError::required(format!("{path}.containers"), ""));
+    }
+    let (mut seen, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
+    for (index, container) in containers.iter().enumerate() {
+        let path = format!("{path}.containers[{index}]");
+        let name = meta::text_at(container, "name");
+        if name.is_empty() {
+            errors.push(FieldError::required(format!("{path}.name"), ""));
+        } else if let Err(detail) = names::dns_label(name) {
+            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
+        } else if !seen.insert(name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+        }
+        let image = meta::text_at(container, "image");
+        if image.is_empty() {
+            errors.push(FieldError::required(format!("{path}.image"), ""));
+        } else if image.trim() != image || image.contains(char::is_whitespace) {
+            errors.push(FieldError::invalid(format!("{path}.image"), &Value::from(image), "must not have white space"));
+        }
+        one_of(container, &path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
+        let folder = meta::text_at(container, "workingDir");
+        if !folder.is_empty() && !folder.starts_with('/') {
+            let detail = "must be an absolute path";
+            errors.push(FieldError::invalid(format!("{path}.workingDir"), &Value::from(folder), detail));
+        }
+        ports(container, &path, &mut host_ports, errors);
+        environment(container, &path, errors);
+        resources(container, &path, errors);
+        security(container, &path, pod_security, errors);
+    }
+}
+
+fn ports(container: &Value, path: &str, taken: &mut BTreeSet<(i64, String)>, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (index, port) in meta::list_at(container, "ports").iter().enumerate() {
+        let path = format!("{path}.ports[{index}]");
+        let number = meta::integer_at(port, "containerPort");
+        if number.is_none() {
+            errors.push(FieldError::required(format!("{path}.containerPort"), ""));
+        }
+        for field in ["containerPort", "hostPort"] {
+            if let Some(number) = meta::integer_at(port, field)
+                && !(1..=65_535).contains(&number)
+            {
+                let detail = "must be between 1 and 65535, inclusive";
+                errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(number), detail));
+            }
+        }
+        if let (Some(number), Some(host)) = (number, meta::integer_at(port, "hostPort")) {
+            if host != number {
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(format!("{path}.hostPort"), &Value::from(host), detail));
+            } else if !taken.insert((host, meta::text_at(port, "protocol").to_owned())) {
+                errors.push(FieldError::duplicate(format!("{path}.hostPort"), &Value::from(host)));
+            }
+        }
+        let name = meta::text_at(port, "name");
+        if name.is_empty() {
+            continue;
+        }
+        if let Err(detail) = names::port_name(name) {
+            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
+        } else if !seen.insert(name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+        }
+    }
+}
+
+fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    for (index, variable) in meta::list_at(container, "env").iter().enumerate() {
+        let path = format!("{path}.env[{index}]");
+        let name = meta::text_at(variable, "name");
+        if name.is_empty() {
+            errors.push(FieldError::required(format!("{path}.name"), ""));
+        } else if let Err(detail) = names::env_name(name) {
+            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
+        }
+        let Some(source) = variable.get("valueFrom") else { continue };
+        if !meta::text_at(variable, "value").is_empty() {
+            let detail = "may not be specified when `value` is not empty";
+            errors.push(FieldError::invalid(format!("{path}.valueFrom"), &Value::from(""), detail));
+        }
+        let sources = source.as_object().map_or(0, serde_json::Map::len);
+        if sources != 1 {
+            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`";
+            errors.push(FieldError::invalid(format!("{path}.valueFrom"), &Value::from(""), detail));
+        }
+        if let Some(reference) = source.get("fieldRef") {
+            field_reference(reference, &format!("{path}.valueFrom.fieldRef"), errors);
+        }
+        if let Some(reference) = source.get("configMapKeyRef") {
+            for field in ["name", "key"] {
+                if meta::text_at(reference, field).is_empty() {
+                    errors.push(FieldError::required(format!("{path}.valueFrom.configMapKeyRef.{field}"), ""));
+                }
+            }
+        }
+    }
+    for (index, source) in meta::list_at(container, "envFrom").iter().enumerate() {
+        if meta::text_at(source, "configMapRef.name").is_empty() {
+            errors.push(FieldError::required(format!("{path}.envFrom[{index}].configMapRef.name"), ""));
+        }
+    }
+}
+
+fn field_reference(reference: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let field = meta::text_at(reference, "fieldPath");
+    let subscripted = ["metadata.labels['", "metadata.annotations['"]
+        .iter()
+        .any(|start| field.strip_prefix(start).and_then(|rest| rest.strip_suffix("']")).is_some());
+    if field.is_empty() {
+        errors.push(FieldError::required(format!("{path}.fieldPath"), ""));
+    } else if !subscripted && !FIELD_PATHS.contains(&field) {
+        errors.push(FieldError::unsupported(format!("{path}.fieldPath"), &Value::from(field), &FIELD_PATHS));
+    }
+}
+
+fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let amount = |side: &str, name: &str| -> Option<(Quantity, Value)> {
+        let value = meta::at(container, &format!("resources.{side}.{name}"))?;
+        Some((value.as_str()?.parse().ok()?, value.clone()))
+    };
+    for name in ["cpu", "memory"] {
+        for side in ["limits", "requests"] {
+            if let Some((_, text)) = amount(side, name).filter(|(quantity, _)| quantity.is_negative()) {
+                let path = format!("{path}.resources.{side}.{name}");
+                errors.push(FieldError::invalid(path, &text, "must be greater than or equal to 0"));
+            }
+        }
+        if let (Some((limit, most)), Some((request, text))) = (amount("limits", name), amount("requests", name))
+            && request > limit
+        {
+            let detail = format!("must be less than or equal to {name} limit of {}", most.as_str().unwrap_or(""));
+            errors.push(FieldError::invalid(format!("{path}.resources.requests.{name}"), &text, &detail));
+        }
+    }
+}
+
+/// User and group ids.
+fn identity(security: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    for field in ["runAsUser", "runAsGroup"] {
+        if let Some(id) = meta::integer_at(security, field)
+            && !(0..=i64::from(i32::MAX)).contains(&id)
+        {
+            let detail = "must be between 0 and 2147483647, inclusive";
+            errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(id), detail));
+        }
+    }
+}
+
+fn security(container: &Value, path: &str, pod_security: &Value, errors: &mut Vec<FieldError>) {
+    let security = container.get("securityContext").unwrap_or(&Value::Null);
+    let path = format!("{path}.securityContext");
+    identity(security, &path, errors);
+    let flag = |from: &Value| from.get("runAsNonRoot").and_then(Value::as_bool);
+    let user = meta::integer_at(security, "runAsUser").or_else(|| meta::integer_at(pod_security, "runAsUser"));
+    if flag(security).or_else(|| flag(pod_security)) == Some(true) && user.unwrap_or(0) == 0 {
+        let detail = "set runAsUser to a user other than 0: the user of an image is not checked in this release";
+        errors.push(FieldError::forbidden(format!("{path}.runAsNonRoot"), detail));
+    }
+    for (index, added) in meta::list_at(security, "capabilities.add").iter().enumerate() {
+        let name = added.as_str().unwrap_or_default();
+        if !ADDABLE_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(name)) {
+            let path = format!("{path}.capabilities.add[{index}]");
+            errors.push(FieldError::unsupported(path, added, &ADDABLE_CAPABILITIES));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What may not change once an object exists.
+
+use serde_json::Value;
+
+use super::FieldError;
+use crate::resource::kind::Kind;
+use crate::resource::meta;
+
+/// Everything wrong with replacing `old` by `new`, beyond what is wrong with `new` alone.
+pub fn update(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    match kind.kind {
+        "Deployment" | "ReplicaSet" => {
+            let (was, is) = (meta::at(old, "spec.selector"), meta::at(new, "spec.selector"));
+            if was != is {
+                let value = is.unwrap_or(&Value::Null);
+                errors.push(FieldError::invalid("spec.selector", value, "field is immutable"));
+            }
+        }
+        "Pod" => pod(old, new, &mut errors),
+        "ConfigMap" if old.get("immutable") == Some(&Value::Bool(true)) => {
+            for field in ["data", "binaryData", "immutable"] {
+                if old.get(field) != new.get(field) {
+                    let detail = "field is immutable when `immutable` is set";
+                    errors.push(FieldError::forbidden(field, detail));
+                }
+            }
+        }
+        _ => {}
+    }
+    errors
+}
+
+/// A pod's spec stays as it is, but for its binding to a device.
+fn pod(old: &Value, new: &Value, errors: &mut Vec<FieldError>) {
+    let mut expected = old.get("spec").cloned().unwrap_or_default();
+    let wanted = new.get("spec").cloned().unwrap_or_default();
+    if meta::text_at(&expected, "nodeName").is_empty()
+        && let (Some(map), Some(node)) = (expected.as_object_mut(), wanted.get("nodeName"))
+    {
+        map.insert("nodeName".into(), node.clone());
+    }
+    if expected != wanted {
+        let changed: Vec<&str> = ["nodeName", "containers", "restartPolicy", "nodeSelector", "hostname"]
+            .into_iter()
+            .filter(|field| expected.get(field) != wanted.get(field))
+            .collect();
+        let which = if changed.is_empty() { String::new() } else { format!(" (changed: {})", changed.join(", ")) };
+        let detail = format!("the spec of a pod can not be changed{which}; delete the pod and create it again");
+        errors.push(FieldError::forbidden("spec", &detail));
+    }
+}
