@@ -1,0 +1,93 @@
+//! Discovery: what the API serves, in the words of Kubernetes.
+
+use serde_json::{Value, json};
+
+use crate::resource::kind::{self, Kind};
+
+/// The Kubernetes release whose API this is a part of.
+const KUBERNETES: (&str, &str) = ("1", "33");
+
+/// `/version`
+pub(super) fn version(release: &str) -> Value {
+    let (major, minor) = KUBERNETES;
+    json!({"major": major, "minor": minor, "gitVersion": format!("v{major}.{minor}.0+kith-{release}"),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("linux/{}", std::env::consts::ARCH)})
+}
+
+/// `/api`
+pub(super) fn core_versions() -> Value {
+    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+}
+
+/// `/apis`
+pub(super) fn groups() -> Value {
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [bare_group("apps")]})
+}
+
+fn bare_group(name: &str) -> Value {
+    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+/// `/apis/GROUP`
+pub(super) fn group(name: &str) -> Option<Value> {
+    (name == "apps").then(|| {
+        let mut group = bare_group(name);
+        group["kind"] = json!("APIGroup");
+        group["apiVersion"] = json!("v1");
+        group
+    })
+}
+
+/// `/api/v1`, `/apis/GROUP/VERSION`
+pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
+    let resources: Vec<Value> = kind::all()
+        .iter()
+        .filter(|kind| kind.group == group && kind.version == version)
+        .flat_map(|kind| entries(kind))
+        .collect();
+    let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    (!resources.is_empty())
+        .then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources}))
+}
+
+/// A kind and its subresources.
+fn entries(kind: &Kind) -> Vec<Value> {
+    let mut entry = json!({"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
+        "kind": kind.kind, "verbs": kind.verbs});
+    if !kind.short.is_empty() {
+        entry["shortNames"] = json!(kind.short);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
+    }
+    let mut found = vec![entry];
+    for subresource in kind.subresources {
+        let verbs: &[&str] = if *subresource == "log" { &["get"] } else { &["get", "patch", "update"] };
+        let mut entry = json!({"name": format!("{}/{subresource}", kind.plural), "singularName": "",
+            "namespaced": kind.namespaced, "kind": kind.kind, "verbs": verbs});
+        if *subresource == "scale" {
+            entry["group"] = json!("autoscaling");
+            entry["version"] = json!("v1");
+            entry["kind"] = json!("Scale");
+        }
+        found.push(entry);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_discovered() {
+        let core = resources("", "v1").unwrap();
+        let names: Vec<_> = core["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&"pods") && names.contains(&"pods/log") && names.contains(&"events"), "{names:?}");
+        let apps = resources("apps", "v1").unwrap().to_string();
+        assert!(apps.contains("deployments/scale") && apps.contains("autoscaling"));
+        assert!(resources("batch", "v1").is_none() && group("batch").is_none());
+    }
+}

@@ -1,0 +1,140 @@
+//! From a request to its answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{HeaderMap, Method, Request, header};
+
+use super::answer::{self, Answer};
+use super::ask::{Ask, Query};
+use super::failure::Failure;
+use super::peer::FORWARDED_BY;
+use super::route::{Route, Target};
+use super::{Api, ExtraRequest, User, discovery, openapi};
+
+/// The most bytes of a request's body: 3 MiB.
+pub(super) const BODY_LIMIT: usize = 3 << 20;
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Api {
+    /// Answers a request. What can not be done is an answer too.
+    pub(super) async fn answer<B>(&self, request: Request<B>, user: User) -> Answer
+    where
+        B: hyper::body::Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut warnings = Vec::new();
+        let answered = match Route::parse(request.uri().path()) {
+            None => Err(Failure::no_such_path()),
+            Some(route) if user.is_anonymous() && !matches!(route, Route::Version | Route::Health) => {
+                let message = "a client certificate of this fleet is needed: see `kith kubeconfig`";
+                Err(Failure::new(401, "Unauthorized", message))
+            }
+            Some(route) => match read_body(request, user).await {
+                Ok(ask) => self.dispatch(route, ask, &mut warnings).await,
+                Err(failure) => Err(failure),
+            },
+        };
+        let mut answer = answered.unwrap_or_else(|failure| answer::failed(&failure));
+        answer::warn(&mut answer, &warnings);
+        answer
+    }
+
+    async fn dispatch(&self, route: Route, ask: Ask, warnings: &mut Vec<String>) -> Result<Answer, Failure> {
+        match route {
+            Route::Objects(target) => return self.objects(&target, &ask, warnings).await,
+            Route::Extra => return self.extra(ask).await,
+            _ => {}
+        }
+        if ask.method != Method::GET && ask.method != Method::HEAD {
+            return Err(Failure::wrong_method());
+        }
+        let release = &self.inner.config.version;
+        let found = match route {
+            Route::Version => Some(discovery::version(release)),
+            Route::Health => return Ok(answer::whole(200, "text/plain", "ok")),
+            Route::CoreVersions => Some(discovery::core_versions()),
+            Route::Groups => Some(discovery::groups()),
+            Route::Group(group) => discovery::group(&group),
+            Route::Resources { group, version } => discovery::resources(&group, &version),
+            Route::OpenApi2 if ask.accept.contains("spec.v2@v1.0+protobuf") => {
+                return Ok(answer::whole(200, openapi::PROTOBUF_2, openapi::version_2_protobuf(release)));
+            }
+            Route::OpenApi2 => Some(openapi::version_2(release)),
+            Route::OpenApi3 => Some(openapi::version_3()),
+            Route::OpenApi3Of { group, version } => openapi::version_3_of(&group, &version, release),
+            Route::Objects(_) | Route::Extra => None,
+        };
+        found.map(|value| answer::json(200, &value)).ok_or_else(Failure::no_such_path)
+    }
+
+    async fn objects(&self, target: &Target, ask: &Ask, warnings: &mut Vec<String>) -> Result<Answer, Failure> {
+        let collection = target.name.is_empty();
+        match (target.subresource.as_str(), &ask.method) {
+            ("log", &Method::GET) => self.logs(target, ask).await,
+            ("log", _) => Err(Failure::wrong_method()),
+            ("", &Method::GET) if collection && ask.query.flag("watch") => self.watch(target, ask, warnings).await,
+            ("", &Method::GET) if collection => self.list(target, ask, warnings).await,
+            ("", &Method::POST) if collection => self.create(target, ask, warnings).await,
+            ("", &Method::DELETE) if collection && target.kind.verbs.contains(&"deletecollection") => {
+                self.delete_collection(target, ask).await
+            }
+            (_, &Method::GET) if !collection => self.get(target, ask, warnings).await,
+            (_, &Method::PUT) if !collection => self.update(target, ask, warnings).await,
+            (_, &Method::PATCH) if !collection => self.patch(target, ask, warnings).await,
+            ("", &Method::DELETE) if !collection => self.delete(target, ask, warnings).await,
+            _ => Err(Failure::wrong_method()),
+        }
+    }
+
+    async fn extra(&self, ask: Ask) -> Result<Answer, Failure> {
+        let request = ExtraRequest {
+            method: ask.method.to_string(),
+            path: ask.path,
+            query: ask.query.raw,
+            body: ask.body.to_vec(),
+            user: ask.user,
+        };
+        let answered = self.inner.config.extra.handle(request).ok_or_else(Failure::no_such_path)?.await;
+        Ok(answer::whole(answered.status, &answered.content_type, answered.body))
+    }
+}
+
+async fn read_body<B>(request: Request<B>, user: User) -> Result<Ask, Failure>
+where
+    B: hyper::body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(Failure::too_large(BODY_LIMIT));
+    }
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect());
+    let body = match collected.await {
+        Ok(Ok(whole)) => whole.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Failure::too_large(BODY_LIMIT)),
+        Ok(Err(error)) => return Err(Failure::bad_request(format!("the body of the request ended early: {error}"))),
+        Err(_) => return Err(Failure::new(408, "Timeout", "the body of the request did not come in time")),
+    };
+    Ok(Ask {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: Query::parse(head.uri.query().unwrap_or_default()),
+        accept: accepts(&head.headers),
+        content_type: text(&head.headers, header::CONTENT_TYPE.as_str()),
+        body,
+        forwarded_by: head.headers.contains_key(FORWARDED_BY).then(|| text(&head.headers, FORWARDED_BY)),
+        user,
+    })
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+fn accepts(headers: &HeaderMap) -> String {
+    let all: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    all.join(",")
+}

@@ -1,0 +1,185 @@
+//! `pods/log`: what a container wrote, from the files of the device that runs it.
+
+mod files;
+mod reader;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Api;
+use super::answer::{self, Answer};
+use super::ask::Ask;
+use super::failure::Failure;
+use super::read::{key, object};
+use super::route::Target;
+use crate::consensus::Freshness;
+use crate::resource::{Timestamp, meta};
+use crate::store::Key;
+
+use reader::Reader;
+
+/// What a client wants of a log.
+#[derive(Clone, Debug)]
+struct Wanted {
+    follow: bool,
+    previous: bool,
+    timestamps: bool,
+    /// Lines from the end; all when absent.
+    tail: Option<u64>,
+    /// Nothing before this moment.
+    since: Option<jiff::Timestamp>,
+    /// Bytes of output.
+    limit: Option<u64>,
+}
+
+impl Wanted {
+    fn of(ask: &Ask, now: Timestamp) -> Result<Self, Failure> {
+        let positive = |name: &str, least: i64| match ask.query.number(name)? {
+            Some(number) if number < least => {
+                Err(Failure::new(422, "Invalid", format!("{name}: Invalid value: {number}: must be at least {least}")))
+            }
+            other => Ok(other.map(i64::unsigned_abs)),
+        };
+        let since = match (positive("sinceSeconds", 1)?, ask.query.get("sinceTime")) {
+            (Some(_), time) if !time.is_empty() => {
+                return Err(Failure::bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            }
+            (Some(seconds), _) => {
+                let span = Duration::from_secs(seconds).as_millis();
+                let then = now.0.saturating_sub(u64::try_from(span).unwrap_or(u64::MAX));
+                Some(Timestamp(then).to_kubernetes().0)
+            }
+            (None, "") => None,
+            (None, time) => {
+                let wrong = |_| Failure::bad_request(format!("sinceTime: {time:?} is not a time in RFC 3339"));
+                Some(time.parse().map_err(wrong)?)
+            }
+        };
+        Ok(Self {
+            follow: ask.query.flag("follow"),
+            previous: ask.query.flag("previous"),
+            timestamps: ask.query.flag("timestamps"),
+            tail: positive("tailLines", 0)?,
+            since,
+            limit: positive("limitBytes", 1)?,
+        })
+    }
+}
+
+impl Api {
+    /// `GET` of a pod's log.
+    pub(super) async fn logs(&self, target: &Target, ask: &Ask) -> Result<Answer, Failure> {
+        let wanted = Wanted::of(ask, self.now())?;
+        let key = key(target);
+        let pod = if let Some(document) = self.replica().get(&key)? {
+            object(&document)?
+        } else {
+            // A log is also wanted in the dark: stale is good enough.
+            let _: Freshness = self.replica().barrier().await;
+            let document = self.replica().get(&key)?;
+            object(&document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?)?
+        };
+        let container = container_of(&pod, ask.query.get("container"))?;
+        let node = meta::text_at(&pod, "spec.nodeName");
+        if node.is_empty() {
+            let message = format!("pod {} does not have a host assigned: it waits to be scheduled", target.name);
+            return Err(Failure::bad_request(message));
+        }
+        if node != self.inner.config.node_name {
+            if let Some(by) = &ask.forwarded_by {
+                return Err(Failure::internal(format!("{by} asked for a log of device {node} here")));
+            }
+            return self.forward(node, ask).await;
+        }
+        let folder = self.log_folder(&pod, &container);
+        let Some(attempt) = files::attempt(&folder, wanted.previous).await else {
+            return Err(Failure::bad_request(missing(&pod, &container, wanted.previous)));
+        };
+        let life = Life { api: self.clone(), key, uid: meta::uid(&pod).to_owned(), container, attempt };
+        let reader = Reader::open(folder, wanted, life).await.map_err(|error| {
+            Failure::internal(format!(
+                "read the log of container {} of pod {}: {error}",
+                ask.query.get("container"),
+                target.name
+            ))
+        })?;
+        Ok(answer::stream("text/plain", reader.into_chunks()))
+    }
+
+    fn log_folder(&self, pod: &Value, container: &str) -> PathBuf {
+        use crate::reconciler::container::{ContainerRef, PodRef, log_path};
+        let owner = PodRef {
+            namespace: meta::namespace(pod).to_owned(),
+            name: meta::name(pod).to_owned(),
+            uid: meta::uid(pod).to_owned(),
+        };
+        let reference = ContainerRef { pod: owner, container: container.to_owned(), attempt: 0 };
+        let mut path = log_path(&self.inner.config.log_dir, &reference);
+        path.pop();
+        path
+    }
+}
+
+/// The container that is meant: the named one, or the only one.
+fn container_of(pod: &Value, named: &str) -> Result<String, Failure> {
+    let name = meta::name(pod);
+    let all: Vec<&str> =
+        meta::list_at(pod, "spec.containers").iter().map(|container| meta::text_at(container, "name")).collect();
+    match (named, all.as_slice()) {
+        ("", [only]) => Ok((*only).to_owned()),
+        ("", _) => Err(Failure::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            all.join(" ")
+        ))),
+        (named, all) if all.contains(&named) => Ok(named.to_owned()),
+        (named, _) => Err(Failure::bad_request(format!("container {named} is not valid for pod {name}"))),
+    }
+}
+
+fn missing(pod: &Value, container: &str, previous: bool) -> String {
+    let name = meta::name(pod);
+    if previous {
+        return format!("previous terminated container \"{container}\" in pod \"{name}\" not found");
+    }
+    let status = status_of(pod, container);
+    let reason = status.map_or("", |status| meta::text_at(status, "state.waiting.reason"));
+    let reason = if reason.is_empty() { "ContainerCreating" } else { reason };
+    format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
+}
+
+fn status_of<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
+    meta::list_at(pod, "status.containerStatuses").iter().find(|status| status["name"] == container)
+}
+
+/// Tells a follower whether the container may still write.
+struct Life {
+    api: Api,
+    key: Key,
+    uid: String,
+    container: String,
+    attempt: u32,
+}
+
+impl Life {
+    /// Whether the fleet still shows this run of the container as going on.
+    fn goes_on(&self) -> bool {
+        let Ok(Some(document)) = self.api.replica().get(&self.key) else { return false };
+        let Ok(pod) = object(&document) else { return false };
+        if meta::uid(&pod) != self.uid || matches!(meta::text_at(&pod, "status.phase"), "Succeeded" | "Failed") {
+            return false;
+        }
+        let Some(status) = status_of(&pod, &self.container) else { return true };
+        let restarts = meta::integer_at(status, "restartCount").unwrap_or(0);
+        let ours = i64::from(self.attempt);
+        restarts < ours || (restarts == ours && meta::at(status, "state.terminated").is_none())
+    }
+
+    fn stopping(&self) -> tokio_util::sync::CancellationToken {
+        self.api.inner.config.shutdown.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! OpenAPI: enough for `kubectl apply`, `explain` and validation on the server. The schemas are
+//! printed from the field table.
+
+use serde_json::{Map, Value, json};
+
+use crate::resource::fields::{self, Field, Form, Stance};
+use crate::resource::kind::{self, Kind};
+
+/// The content type that asks for version 2 as protobuf: what `kubectl` before 1.27 reads.
+pub(super) const PROTOBUF_2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Version 2 as JSON. It names no schema: clients then leave the validation to the server.
+pub(super) fn version_2(release: &str) -> Value {
+    json!({"swagger": "2.0", "info": {"title": "Kith", "version": release}, "paths": {}, "definitions": {}})
+}
+
+/// Version 2 as a `openapi.v2.Document` message: `swagger` (1), `info` (2) with `title` (1) and `version` (2).
+pub(super) fn version_2_protobuf(release: &str) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| {
+        // Lengths stay below 128, so that each fits into one byte.
+        let bytes = &bytes[..bytes.len().min(100)];
+        let length = u8::try_from(bytes.len()).unwrap_or(0);
+        [&[number << 3 | 2, length], bytes].concat()
+    };
+    let release = &release.as_bytes()[..release.len().min(60)];
+    let info = [field(1, b"Kith"), field(2, release)].concat();
+    [field(1, b"2.0"), field(2, &info)].concat()
+}
+
+/// The index of version 3.
+pub(super) fn version_3() -> Value {
+    json!({"paths": {
+        "api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"},
+        "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1"}}})
+}
+
+/// Version 3 of one group: its paths with the parameters that `kubectl` looks for, and schemas.
+pub(super) fn version_3_of(group: &str, version: &str, release: &str) -> Option<Value> {
+    let kinds: Vec<&Kind> =
+        kind::all().iter().copied().filter(|kind| kind.group == group && kind.version == version).collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    for kind in kinds {
+        let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+        let collection = kind.path(kind.namespaced.then_some("{namespace}"));
+        paths.insert(format!("{collection}/{{name}}"), operations(&gvk));
+        paths.insert(collection, json!({"post": operation(&gvk, "post")}));
+        let mut schema = object_schema(fields::of(kind));
+        schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+        schemas.insert(schema_name(kind), schema);
+    }
+    Some(json!({"openapi": "3.0.0", "info": {"title": "Kith", "version": release},
+        "paths": paths, "components": {"schemas": schemas}}))
+}
+
+fn schema_name(kind: &Kind) -> String {
+    let group = if kind.group.is_empty() { "core" } else { kind.group };
+    format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind)
+}
+
+fn operations(gvk: &Value) -> Value {
+    json!({"get": {"x-kubernetes-action": "get", "x-kubernetes-group-version-kind": gvk, "responses": {}},
+        "put": operation(gvk, "put"), "patch": operation(gvk, "patch"), "delete": operation(gvk, "delete")})
+}
+
+fn operation(gvk: &Value, action: &str) -> Value {
+    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
+    let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation"].into_iter().map(parameter).collect();
+    // Without a strategic merge type here, `kubectl` computes patches from its own types, which know the merge keys.
+    let body = json!({"content": {"application/json": {"schema": {"type": "object"}}}});
+    json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters,
+        "requestBody": body, "responses": {}})
+}
+
+fn object_schema(fields: &'static [Field]) -> Value {
+    let mut properties = Map::new();
+    for field in fields.iter().filter(|field| field.name != "*") {
+        let mut schema = schema(field.form);
+        schema["description"] = json!(description(field.stance));
+        properties.insert(field.name.to_owned(), schema);
+    }
+    json!({"type": "object", "properties": properties})
+}
+
+fn schema(form: Form) -> Value {
+    match form {
+        Form::Text | Form::Moment | Form::Quantity => json!({"type": "string"}),
+        Form::Integer => json!({"type": "integer", "format": "int64"}),
+        Form::Boolean => json!({"type": "boolean"}),
+        Form::IntegerOrText => json!({"x-kubernetes-int-or-string": true}),
+        Form::TextMap => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        Form::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        Form::Object(fields) => object_schema(fields),
+        Form::Objects(fields) => json!({"type": "array", "items": object_schema(fields)}),
+        Form::Any => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    }
+}
+
+fn description(stance: Stance) -> String {
+    let list = |fine: &[&str]| fine.join(", ");
+    match stance {
+        Stance::Honoured => "Honoured.".into(),
+        Stance::Warned(why) | Stance::WarnedUnless([], why) => format!("Warned about: {why}."),
+        Stance::Refused(why) | Stance::RefusedUnless([], why) => format!("Refused: {why}."),
+        Stance::WarnedUnless(fine, why) => format!("Honoured: {}. Else warned about: {why}.", list(fine)),
+        Stance::RefusedUnless(fine, why) => format!("Honoured: {}. Else refused: {why}.", list(fine)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protobuf_is_the_message() {
+        assert_eq!(version_2_protobuf("1"), b"\x0a\x032.0\x12\x09\x0a\x04Kith\x12\x011");
+        assert!(version_2_protobuf(&"9".repeat(500)).len() < 128);
+    }
+
+    #[test]
+    fn version_3_knows_the_parameters() {
+        let found = version_3_of("apps", "v1", "0").unwrap();
+        let patch = &found["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["parameters"][2]["name"], "fieldValidation");
+        assert!(version_3_of("batch", "v1", "0").is_none());
+    }
+}
