@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::clock::Clock;
-use crate::api::Api;
+use super::tasks::Tasks;
+use crate::api::{Api, User};
 use crate::consensus::{Engine, Freshness, Replica};
-use crate::identity::token::{Admission, JoinRefusal, TokenRecord};
-use crate::identity::{DeviceKey, Member};
+use crate::identity::{Admission, DeviceKey, JoinRefusal, Member, TokenRecord};
 use crate::store::{Batch, Check, Document, Key, Outcome, Precondition, Write};
 use crate::transport::{ByteStream, JoinAsk, JoinGrant, Service};
 
@@ -22,8 +22,9 @@ const ATTEMPTS: usize = 8;
 /// What this device answers to peers and joiners.
 pub(crate) struct PeerService {
     pub(crate) engine: Engine,
-    pub(crate) api: Arc<Api>,
+    pub(crate) api: Api,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) tasks: Tasks,
     pub(crate) fleet: String,
     pub(crate) authority: String,
 }
@@ -34,10 +35,10 @@ impl Service for PeerService {
     }
 
     fn stream(&self, from: DeviceKey, stream: Box<dyn ByteStream>) {
-        let api = self.api.clone();
-        let name = self.engine.members().borrow().values().find(|member| member.key == from).map(|m| m.name.clone());
-        let Some(name) = name else { return };
-        self.api.serve_peer(api, stream, name);
+        let members = self.engine.members().borrow().clone();
+        let Some(peer) = members.values().find(|member| member.key == from) else { return };
+        let (api, user) = (self.api.clone(), User::device(&peer.name));
+        self.tasks.spawn("serve a peer", async move { api.serve_connection(stream, user).await });
     }
 
     fn token_hash<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<[u8; 32], JoinRefusal>> {

@@ -57,7 +57,7 @@ impl Signer {
             Err(error) => vec![format!("{}: {error}", me.name)],
         };
         let request = codec::encode(ask).map_err(|error| error.to_string())?;
-        for voter in self.engine.status().voters.into_iter().filter(|voter| *voter != self.member_id) {
+        for voter in self.engine.status().voters.into_keys().filter(|voter| *voter != self.member_id) {
             let name = members.get(&voter).map_or_else(|| voter.to_string(), |member| member.name.clone());
             let answer = self.engine.ask(voter, request.clone(), SIGN_WITHIN).await.map_err(|error| error.to_string());
             let signed = answer.and_then(|bytes| codec::decode::<Signed>(&bytes).map_err(|error| error.to_string())?);
@@ -94,14 +94,13 @@ impl Signer {
     /// Keeps the authority sealed to all voters and to nobody else. Runs on the leader; a leader
     /// that can not open it leaves it as it is.
     pub(crate) async fn reseal(&self) -> Result<(), String> {
-        let members = self.engine.members().borrow().clone();
         let voters = self.engine.status().voters;
         let (authority, seal, revision) = self.open()?;
-        if !voters.contains(&self.member_id) || seal.sealed.keys().copied().eq(voters.iter().copied()) {
+        if !voters.contains_key(&self.member_id) || seal.sealed.keys().eq(voters.keys()) {
             return Ok(());
         }
         let fresh = authority
-            .seal(voters.iter().filter_map(|id| Some((*id, members.get(id)?))))
+            .seal(voters.iter().map(|(id, member)| (*id, member)))
             .map_err(|error| error.to_string())?;
         let batch = Batch {
             checks: vec![Check { key: seal_key(), expect: Precondition::AtRevision(revision) }],

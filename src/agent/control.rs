@@ -9,15 +9,16 @@ use tokio::sync::mpsc;
 use super::admission::TOKEN;
 use super::authority::{Ask, Signer};
 use super::clock::Clock;
+use super::rehearse;
 use super::status::fleet_status;
 use crate::api::fleet::{
-    KubeconfigAsk, KubeconfigParts, LeaveAsk, LeaveDone, PlanAnswer, PlanReason, PlannedWrite, TokenAsk, TokenList,
-    TokenMade, TokenRole, TokenSummary,
+    KubeconfigAsk, KubeconfigParts, LeaveAsk, LeaveDone, PlanAnswer, TokenAsk, TokenList, TokenMade, TokenRole,
+    TokenSummary,
 };
 use crate::config::Config;
 use crate::consensus::{Engine, Freshness, Replica};
-use crate::identity::token::{Role, Token, TokenRecord, TokenTerms};
-use crate::planner::{Fleet, Forecast, Settings};
+use crate::identity::{Role, Token, TokenRecord, TokenTerms};
+use crate::planner::{Fleet, Settings};
 use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
 
 /// The longest life of a join token: 30 days.
@@ -57,11 +58,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn status(&self) -> Result<crate::api::fleet::FleetStatus, Refusal> {
-        fleet_status(&self.engine, &self.fleet, &self.name).map_err(|error| Refusal::new(500, error))
+    pub(crate) async fn status(&self) -> Result<crate::api::fleet::FleetStatus, Refusal> {
+        let quorum = self.engine.barrier().await == Freshness::Current;
+        fleet_status(&self.engine, &self.fleet, &self.name, quorum).map_err(|error| Refusal::new(500, error))
     }
 
-    pub(crate) async fn create_token(&self, ask: TokenAsk, user: &str) -> Result<TokenMade, Refusal> {
+    pub(crate) async fn create_token(&self, ask: &TokenAsk, user: &str) -> Result<TokenMade, Refusal> {
         if ask.ttl_seconds == 0 || ask.ttl_seconds > TTL_LIMIT {
             return Err(Refusal::new(422, format!("a token lives from 1 second to {TTL_LIMIT} (30 days)")));
         }
@@ -155,7 +157,7 @@ impl Control {
         format!("https://{host}:{port}")
     }
 
-    pub(crate) async fn leave(&self, ask: LeaveAsk) -> Result<LeaveDone, Refusal> {
+    pub(crate) async fn leave(&self, ask: &LeaveAsk) -> Result<LeaveDone, Refusal> {
         let members = self.engine.members().borrow().clone();
         if members.len() == 1 && !ask.force {
             let what = "this is the only device of the fleet: leaving ends the fleet and loses its state";
@@ -184,7 +186,7 @@ impl Control {
             .map_err(|error| error.to_string())
     }
 
-    pub(crate) async fn plan(&self, manifest: &str) -> Result<PlanAnswer, Refusal> {
+    pub(crate) fn plan(&self, manifest: &str) -> Result<PlanAnswer, Refusal> {
         let objects = crate::resource::manifest::parse(manifest, "manifest")
             .map_err(|error| Refusal::new(400, error.to_string()))?;
         let mut documents = Vec::new();
@@ -196,10 +198,10 @@ impl Control {
         let members = self.engine.members().borrow().clone();
         fleet.members = members.values().map(|member| member.name.clone()).collect();
         fleet.settings = self.settings.clone();
-        let hypothetical = crate::api::admission::rehearse(&objects, self.clock.now())
-            .map_err(|error| Refusal::new(422, error))?;
-        let forecast = crate::planner::plan_manifest(fleet, hypothetical, self.clock.now());
-        Ok(answer_of(*self.engine.revision().borrow(), &forecast))
+        let now = self.clock.now();
+        let planned = rehearse::documents(&self.engine, objects, now).map_err(|error| Refusal::new(422, error))?;
+        let forecast = crate::planner::plan_manifest(fleet, &planned, now);
+        Ok(rehearse::answer(*self.engine.revision().borrow(), &forecast))
     }
 
     async fn fresh(&self) -> Result<(), Refusal> {

@@ -36,7 +36,7 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
         return Err(Refusal { status: 403, message });
     }
     match (request.method.as_str(), request.path.as_str()) {
-        ("GET", STATUS) => json(&control.status()?),
+        ("GET", STATUS) => json(&control.status().await?),
         ("GET", TOKENS) => json(&control.tokens().await?),
         ("POST", TOKENS) => json(&control.create_token(&parsed(&request.body)?, &request.user.name).await?),
         ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),

@@ -111,12 +111,16 @@ impl Term {
 
     fn observe_liveness(&self, fleet: &mut Fleet) {
         let members = self.engine.members().borrow().clone();
-        let heard = self.engine.last_heard();
+        let status = self.engine.status();
         fleet.members = members.values().map(|member| member.name.clone()).collect();
         fleet.leader_for = self.since.elapsed();
         fleet.liveness = members
             .iter()
-            .filter_map(|(id, member)| Some((member.name.clone(), Liveness { silent_for: *heard.get(id)? })))
+            .filter_map(|(id, member)| {
+                let itself = (*id == status.member_id).then_some(Duration::ZERO);
+                let silent_for = itself.or_else(|| status.last_heard.get(id).copied())?;
+                Some((member.name.clone(), Liveness { silent_for }))
+            })
             .collect();
     }
 

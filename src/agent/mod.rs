@@ -12,6 +12,7 @@ pub mod hardware;
 mod keeper;
 mod leader;
 pub mod node;
+mod rehearse;
 mod reports;
 mod serve;
 mod status;
@@ -95,7 +96,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     }
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
     let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
-    let agent = Agent::start(Arc::new(config), identity, enrolment).await?;
+    let mut agent = Agent::start(Arc::new(config), identity, enrolment).await?;
     let end = agent.until_end(&mut signals).await;
     tracing::info!(?end, "the agent ends, its containers live on");
     agent.stop(end).await
@@ -216,7 +217,7 @@ impl Agent {
             fleet: enrolment.fleet.clone(),
             authority: enrolment.authority.clone(),
         }));
-        serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks).await?;
+        serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks);
         let keeper = keeper::Keeper {
             engine: engine.clone(),
             config: config.clone(),
@@ -263,14 +264,13 @@ impl Agent {
         tasks.spawn("report", async move { reports.deliver(engine, move || clock.now()).await });
     }
 
-    async fn until_end(&self, signals: &mut Signals) -> End {
+    async fn until_end(&mut self, signals: &mut Signals) -> End {
         let mut broken = tokio::time::interval(Duration::from_secs(1));
-        // The receiver is taken by reference below; a closed channel means nobody can leave any more.
         loop {
             // Cancel-safe: signals, a channel and a timer.
             tokio::select! {
                 () = signals.any() => return End::Stopped,
-                () = wait_left(&self.left) => return End::Left,
+                Some(()) = self.left.recv() => return End::Left,
                 _ = broken.tick() => if let Some(why) = self.engine.failure() { return End::Broken(why) },
             }
         }
@@ -285,7 +285,7 @@ impl Agent {
         match end {
             End::Stopped => Ok(()),
             End::Broken(reason) => Err(EngineError::Stopped { reason }.into()),
-            End::Left => serve::forget_fleet(&self.config, &self.runtime).await,
+            End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
     }
 }

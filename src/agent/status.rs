@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::api::fleet::{DeviceRole, DeviceStatus, FleetStatus, Problem};
-use crate::consensus::{Engine, EngineStatus, Replica};
+use crate::consensus::{Engine, Replica};
 use crate::resource::meta;
 
 /// The fleet at a glance.
-pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str) -> Result<FleetStatus, String> {
+pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str, quorum: bool) -> Result<FleetStatus, String> {
     let status = engine.status();
     let members = engine.members().borrow().clone();
     let name_of = |id: u64| members.get(&id).map_or_else(|| format!("member {id}"), |member| member.name.clone());
     let ready = ready_nodes(engine)?;
     let pods = pods_by_node(engine)?;
     let leads = status.leader == Some(status.member_id);
-    let mut voters: Vec<String> = status.voters.iter().map(|id| name_of(*id)).collect();
+    let mut voters: Vec<String> = status.voters.keys().map(|id| name_of(*id)).collect();
     voters.sort();
     let mut devices: Vec<DeviceStatus> = members
         .iter()
@@ -25,7 +25,7 @@ pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str) -> Result
             member_id: *id,
             role: match () {
                 () if status.leader == Some(*id) => DeviceRole::Leader,
-                () if status.voters.contains(id) => DeviceRole::Voter,
+                () if status.voters.contains_key(id) => DeviceRole::Voter,
                 () => DeviceRole::Learner,
             },
             ready: ready.get(&member.name).copied().unwrap_or(false),
@@ -43,29 +43,25 @@ pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str) -> Result
         version: env!("CARGO_PKG_VERSION").into(),
         leader: status.leader.map(name_of),
         term: status.term,
-        quorum: has_quorum(&status),
+        quorum,
         why_voters: why_voters(members.len(), voters.len()),
         voters,
         devices,
         revision: 0,
-        applied: status.applied,
+        applied: status.applied.unwrap_or(0),
         state_hash: String::new(),
         knowledge_age_ms: if leads { 0 } else { status.contact_age.map_or(0, millis) },
         problems: Vec::new(),
     };
-    let (revision, hash) = engine.state_hash().map_err(|error| error.to_string())?;
-    (fleet.revision, fleet.state_hash) = (revision, hash);
+    let hash = engine.state_hash().map_err(|error| error.to_string())?;
+    fleet.revision = hash.revision;
+    fleet.state_hash = hash.to_string();
     fleet.problems = problems(&fleet);
     Ok(fleet)
 }
 
 fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A leader that most voters answered lately; a follower trusts its leader's heartbeat.
-fn has_quorum(status: &EngineStatus) -> bool {
-    status.leader.is_some() && status.quorum
 }
 
 fn why_voters(members: usize, voters: usize) -> String {

@@ -119,6 +119,7 @@ pub fn container_spec(
         hostname,
         limits: limits(container, settings)?,
         capabilities: capabilities(container)?,
+        stop_signal: image.stop_signal.clone(),
         read_only_root: container.security_context.as_ref().and_then(|security| security.read_only_root_filesystem)
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
