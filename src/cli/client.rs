@@ -91,11 +91,6 @@ impl Client {
         Self { socket: socket.into(), verbose, warned: RefCell::default() }
     }
 
-    /// The socket that is spoken to.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// Sends a request and parses the answer.
     pub(crate) async fn json<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<T, Failure> {
         let path = ask.path.to_owned();

@@ -161,11 +161,6 @@ impl Paint {
         Self { on: false }
     }
 
-    /// Whether there is somebody to see colour and progress.
-    pub(crate) fn is_on(self) -> bool {
-        self.on
-    }
-
     /// Good news.
     pub(crate) fn green(self, text: impl AsRef<str>) -> String {
         self.with("32", text.as_ref())

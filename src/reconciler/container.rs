@@ -64,6 +64,8 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     /// Larger is killed first when memory runs out.
     pub oom_score_adj: i32,
+    /// The signal that asks it to stop, such as `SIGTERM`, as the image names it; empty means `SIGTERM`.
+    pub stop_signal: String,
 }
 
 /// Limits that are always set.

@@ -1,4 +1,30 @@
 //! Containers on this device: a `Runtime` starts, watches and ends them. It decides nothing.
+//!
+//! Each container has one shim: this same binary, executed again from a sealed mount, single-threaded,
+//! the only one that calls libcontainer. Once the container runs the shim executes itself again as a
+//! tiny waiter, which holds the log pipes, reaps, and leaves an exit record.
+//!
+//! ```text
+//! agent --spec.json--> kith shim create --libcontainer--> program
+//!                         | exec                             |
+//!                      kith shim wait <--pipes, exit status--+
+//!                         |--> log files, exit.json
+//! ```
+//!
+//! The agent owns nothing that a container needs to live: it may be killed at any instant, and the
+//! next one reads everything back from `<run_dir>/containers`.
+
+mod cgroup;
+mod folder;
+mod orphan;
+mod pidfd;
+mod seal;
+mod settle;
+pub mod shim;
+mod shims;
+
+pub use orphan::kill_everything;
+pub use shims::{Shims, ShimsConfig};
 
 use std::path::PathBuf;
 
@@ -13,6 +39,14 @@ pub enum RuntimeError {
     /// The named container is not known here.
     #[error("container {0} is not known to the runtime")]
     Unknown(String),
+    /// The runtime itself could not be set up.
+    #[error("{step}: {reason}")]
+    Setup {
+        /// What was tried, such as `create /run/kith/containers`.
+        step: String,
+        /// The whole chain of causes.
+        reason: String,
+    },
     /// A step failed.
     #[error("{step} of container {id}: {reason}")]
     Failed {

@@ -1,0 +1,238 @@
+//! Brings one container to life, then becomes its waiter.
+
+#![expect(clippy::disallowed_methods, reason = "opens the files of one container")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+
+use super::executor::Confined;
+use super::{rootfs, spec, waiter};
+use crate::reconciler::container::Exit;
+use crate::resource::Timestamp;
+use crate::runtime::cgroup::Hierarchies;
+use crate::runtime::folder::{Folder, Order, Progress, wake};
+use crate::runtime::pidfd::Identity;
+use crate::runtime::seal;
+use crate::runtime::settle::{CANNOT_RUN, now};
+
+/// What the kernel should think of when memory runs out: of almost anything before a waiter.
+const SHIM_OOM_SCORE: &str = "-998";
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Runs `kith shim create FOLDER`. Standard input is the folder's lock, output goes to the agent.
+pub(super) fn run(folder: &Path) -> ExitCode {
+    let folder = Folder::new(folder);
+    let outcome = seal::require().and_then(|()| {
+        let order = folder.order().map_err(|error| format!("read spec.json: {error}"))?;
+        let alive = create(&folder, &order);
+        // Whoever waits for this container looks now, whichever way it went.
+        if let Err(reason) = &alive {
+            record_failure(&folder, reason);
+        }
+        wake(&order.wake);
+        alive
+    });
+    match outcome {
+        Ok(waiting) => {
+            let error = waiting.exec();
+            println!("become the waiter: {error}");
+        }
+        Err(reason) => println!("{reason}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// A container that runs, with what its waiter needs.
+struct Waiting {
+    args: waiter::Args,
+    lock: OwnedFd,
+    pipes: [File; 2],
+    layers: Vec<File>,
+}
+
+impl Waiting {
+    /// Hands everything over across `exec`. Returns only if that fails.
+    #[expect(unsafe_code, reason = "descriptors get the numbers that the waiter expects")]
+    fn exec(self) -> io::Error {
+        print!("ok");
+        let _ = io::stdout().flush();
+        let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") else {
+            return io::Error::last_os_error();
+        };
+        let handed = [(self.lock.as_raw_fd(), 0), (null.as_raw_fd(), 1), (null.as_raw_fd(), 2)];
+        // First out of the way of the numbers that are handed out, then onto them.
+        let Ok(pipes) = self.pipes.iter().map(above_handed).collect::<io::Result<Vec<_>>>() else {
+            return io::Error::last_os_error();
+        };
+        let mut layers = Vec::new();
+        for layer in &self.layers {
+            match above_handed(layer) {
+                Ok(fd) => layers.push(fd),
+                Err(error) => return error,
+            }
+        }
+        let pipes =
+            pipes.iter().zip([waiter::STDOUT_PIPE, waiter::STDERR_PIPE]).map(|(fd, number)| (fd.as_raw_fd(), number));
+        for (from, to) in handed.into_iter().chain(pipes) {
+            // SAFETY: plain descriptor numbers; the targets are either standard streams or unused, as
+            // everything that stays open was moved above them.
+            if unsafe { libc::dup2(from, to) } < 0 {
+                return io::Error::last_os_error();
+            }
+        }
+        for layer in &layers {
+            // SAFETY: an open descriptor and a flag: it survives `exec`, and with it the lock on a layer.
+            unsafe { libc::fcntl(layer.as_raw_fd(), libc::F_SETFD, 0) };
+        }
+        self.args.exec()
+    }
+}
+
+/// A copy numbered above those that the waiter expects.
+#[expect(unsafe_code, reason = "F_DUPFD_CLOEXEC with a lower bound")]
+fn above_handed(file: &File) -> io::Result<OwnedFd> {
+    // SAFETY: an open descriptor and a number; the result is checked and ours alone.
+    let fd = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10) };
+    // SAFETY: as above.
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
+fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
+    let at = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
+    let lock = take_lock().map_err(at("take the lock"))?;
+    let _ = nix::unistd::setsid();
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let shim = Identity::own().map_err(at("look up the shim"))?;
+    folder.write_progress(&Progress { shim, running: None }).map_err(at("write state.json"))?;
+
+    let layers = order
+        .layers
+        .iter()
+        .map(|layer| waiter::hold_layer(&layer.clone().into_os_string()))
+        .collect::<io::Result<Vec<_>>>();
+    let layers = layers.map_err(at("open the image's layers"))?;
+    let hierarchies = Hierarchies::discover().map_err(at("look for cgroups"))?;
+    let pipes = [open_pipe(folder, "stdout", order), open_pipe(folder, "stderr", order)];
+    let [stdout, stderr] = pipes.map(|pipe| pipe.map_err(at("open the log pipes")));
+    let ((stdout_read, stdout), (stderr_read, stderr)) = (stdout?, stderr?);
+
+    // The root is mounted where only this process and the container see it: nothing to unmount later,
+    // whoever is killed when.
+    let outside = File::open("/proc/self/ns/mnt").map_err(at("open the mount namespace"))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("make a mount namespace: {error}"))?;
+    let nothing = None::<&str>;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
+        .map_err(|error| format!("detach the mount namespace: {error}"))?;
+    let prepared = rootfs::prepare(order)?;
+    let config = spec::config(order, &prepared, hierarchies.is_unified())?;
+    let bytes = serde_json::to_vec(&config).map_err(|error| format!("write config.json: {error}"))?;
+    fs::write(folder.path().join("config.json"), bytes).map_err(at("write config.json"))?;
+
+    let oom_score = fs::read(OOM_SCORE).map_err(at("read the shim's OOM score"))?;
+    let (init, started) = launch(folder, order, stdout, stderr)?;
+    setns(outside.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|error| format!("leave the mount namespace: {error}"))?;
+    reset_oom_score(&oom_score).map_err(at("reset the shim's OOM score"))?;
+    folder.write_progress(&Progress { shim, running: Some((init, started)) }).map_err(at("write state.json"))?;
+    let args = waiter::Args {
+        folder: folder.path().to_owned(),
+        cgroup: order.cgroup.clone(),
+        adopted: false,
+        init,
+        started,
+        oom_file: hierarchies.oom_file(&order.cgroup),
+        log: order.log.clone(),
+        wake: order.wake.clone(),
+    };
+    Ok(Waiting { args, lock, pipes: [stdout_read, stderr_read], layers })
+}
+
+/// Creates and starts the container; returns once its own program runs.
+fn launch(folder: &Folder, order: &Order, stdout: File, stderr: File) -> Result<(Identity, Timestamp), String> {
+    let (mut failure, executor) = Confined::arm(&order.spec)?;
+    let built = ContainerBuilder::new(folder.id(), SyscallType::default())
+        .with_executor(executor.confined)
+        .with_root_path(folder.path().join("oci"))
+        .map_err(|error| format!("create the container: {}", chain(&error)))?
+        .with_stdout(OwnedFd::from(stdout))
+        .with_stderr(OwnedFd::from(stderr))
+        .as_init(folder.path())
+        .with_systemd(false)
+        .with_detach(true)
+        .build();
+    let mut container = built.map_err(|error| format!("create the container: {}", chain(&error)))?;
+    let pid = container.pid().ok_or("create the container: it has no process")?;
+    let init = Identity::of(pid.as_raw()).map_err(|error| format!("look up the container's process: {error}"))?;
+    container.start().map_err(|error| format!("start the container: {}", chain(&error)))?;
+    let started = now();
+    // The program's `exec` closes the last writer; what it could not do, it writes first.
+    drop(executor.report);
+    let mut reason = String::new();
+    failure.read_to_string(&mut reason).map_err(|error| format!("wait for the program: {error}"))?;
+    if reason.is_empty() { Ok((init, started)) } else { Err(reason) }
+}
+
+/// libcontainer gave this process the container's score, and leaves it.
+fn reset_oom_score(earlier: &[u8]) -> io::Result<()> {
+    // Without CAP_SYS_RESOURCE, going back to where it was is all that is allowed.
+    fs::write(OOM_SCORE, SHIM_OOM_SCORE).or_else(|_| fs::write(OOM_SCORE, earlier))
+}
+
+/// The standard input is the lock; moves it away so that containers never see it.
+fn take_lock() -> io::Result<OwnedFd> {
+    let lock = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(lock)
+}
+
+/// A named pipe, so that a new waiter finds it again: the end to read, and the one for the container.
+fn open_pipe(folder: &Folder, name: &str, order: &Order) -> io::Result<(File, File)> {
+    let path = folder.pipe(name);
+    nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
+    // Programs open /dev/stdout again, also those that run as a user.
+    nix::unistd::chown(&path, Some(Uid::from_raw(order.spec.uid)), Some(Gid::from_raw(order.spec.gid)))?;
+    let read = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+    // For both: then a killed waiter does not break the container's pipe, writes just wait for the next.
+    let write = OpenOptions::new().read(true).write(true).open(&path)?;
+    Ok((read, write))
+}
+
+fn record_failure(folder: &Folder, reason: &str) {
+    let exit = Exit {
+        code: CANNOT_RUN,
+        signal: None,
+        oom_killed: false,
+        started: None,
+        finished: now(),
+        message: reason.to_owned(),
+    };
+    if let Err(error) = folder.write_exit(&exit) {
+        println!("write exit.json: {error}");
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

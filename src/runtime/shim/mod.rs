@@ -1,0 +1,36 @@
+//! The hidden command `kith shim`: the one place that calls libcontainer, and the waiter after it.
+//!
+//! It runs before any thread or async runtime exists and never makes one: libcontainer clones this
+//! process without the care that threads would need. It never returns into the command line.
+
+mod create;
+mod executor;
+mod log;
+mod rootfs;
+mod seccomp;
+mod spec;
+pub(super) mod waiter;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs `kith shim ARGS`: `create FOLDER CGROUP` or `wait ...`. Only the agent calls it.
+pub fn main(args: &[OsString]) -> ExitCode {
+    match args.split_first() {
+        Some((act, rest)) if act == "create" => match rest.first() {
+            Some(folder) => create::run(Path::new(folder)),
+            None => usage(),
+        },
+        Some((act, rest)) if act == "wait" => match waiter::Args::parse(rest) {
+            Some((args, layers)) => waiter::run(&args, layers),
+            None => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("error: kith shim is started by the agent only");
+    ExitCode::from(2)
+}

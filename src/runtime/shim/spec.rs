@@ -1,0 +1,156 @@
+//! The OCI configuration of a container: the restricted profile, always, with what its spec allows.
+
+use libcontainer::oci_spec::runtime::Capability;
+use nix::sys::resource::{Resource, getrlimit};
+use serde_json::{Value, json};
+
+use super::rootfs::Prepared;
+use crate::runtime::folder::Order;
+
+/// Path of programs in images that name none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Length of a quota period of the processor, in microseconds; a thousandth of a core is 100 of them.
+const CPU_PERIOD: u64 = 100_000;
+
+/// Shortest quota that the kernel takes, in microseconds.
+const CPU_QUOTA_MIN: u64 = 1_000;
+
+/// Open files of a program, soft and hard: what systemd gives to services.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// What a container must not see of the kernel.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What it must not change.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The configuration that libcontainer is given.
+pub(super) fn config(order: &Order, prepared: &Prepared, unified: bool) -> Result<Value, String> {
+    let spec = &order.spec;
+    let capabilities = capabilities(&spec.capabilities, unified)?;
+    let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let names = |name: &str| spec.env.iter().any(|(known, _)| known == name);
+    if !names("PATH") {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    // libcontainer would look it up by name service, inside the container's root.
+    if !names("HOME") {
+        env.push(format!("HOME={}", prepared.home));
+    }
+    // Not more than the device itself may have: without CAP_SYS_RESOURCE that would be refused.
+    let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES.0, |(_, hard)| hard.min(OPEN_FILES.1));
+    // The network is the device's own: every pod is a hostNetwork pod.
+    let namespaces = ["pid", "mount", "uts", "ipc", "cgroup"].map(|name| json!({"type": name}));
+    let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "hostname": spec.hostname,
+        "root": {"path": prepared.root, "readonly": spec.read_only_root},
+        "process": {
+            "terminal": false,
+            "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": spec.groups},
+            "args": spec.args,
+            "env": env,
+            "cwd": cwd,
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                "inheritable": [], "ambient": [],
+            },
+            "noNewPrivileges": true,
+            "oomScoreAdj": spec.oom_score_adj,
+            "rlimits": [
+                {"type": "RLIMIT_NOFILE", "soft": open_files.min(OPEN_FILES.0), "hard": open_files},
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            ],
+        },
+        "mounts": mounts(order, unified),
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": order.cgroup,
+            "resources": resources(order, unified),
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    }))
+}
+
+/// Checks the names. On version 2 there is no device control, so nobody may make device nodes there.
+fn capabilities(wanted: &[String], unified: bool) -> Result<Vec<String>, String> {
+    for name in wanted {
+        let known = name.strip_prefix("CAP_").is_some_and(|bare| bare.parse::<Capability>().is_ok());
+        if !known {
+            return Err(format!("{name} is not a capability"));
+        }
+        if unified && name == "CAP_MKNOD" {
+            return Err("CAP_MKNOD is refused on cgroup version 2: devices could not be controlled".into());
+        }
+    }
+    Ok(wanted.to_vec())
+}
+
+fn mounts(order: &Order, unified: bool) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount(
+            "/etc/resolv.conf",
+            "bind",
+            &order.resolv_conf.to_string_lossy(),
+            &["bind", "ro", "nosuid", "nodev", "noexec"],
+        ),
+    ];
+    if unified {
+        // Not on version 1: there `ro` is ignored, and a container could raise its own limits.
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
+    }
+    mounts
+}
+
+fn resources(order: &Order, unified: bool) -> Value {
+    let limits = &order.spec.limits;
+    let mut resources = json!({
+        "devices": [{"allow": false, "access": "rwm"}],
+        "pids": {"limit": limits.pids},
+        "cpu": {"shares": limits.cpu_shares.max(2)},
+    });
+    if let Some(cpu) = limits.cpu {
+        let quota = cpu.saturating_mul(CPU_PERIOD / 1000).max(CPU_QUOTA_MIN);
+        resources["cpu"]["period"] = json!(CPU_PERIOD);
+        resources["cpu"]["quota"] = json!(i64::try_from(quota).unwrap_or(i64::MAX));
+    }
+    if let Some(memory) = limits.memory {
+        let bytes = i64::try_from(memory).unwrap_or(i64::MAX);
+        if unified {
+            resources["memory"] = json!({"limit": bytes});
+            // `swap` equal to the limit would leave memory.swap.max at "max".
+            resources["unified"] = json!({"memory.swap.max": "0"});
+        } else {
+            resources["memory"] = json!({"limit": bytes, "swap": bytes});
+        }
+    }
+    resources
+}

@@ -1,0 +1,260 @@
+//! The waiter: what a shim becomes once its container runs. It moves output into the log, reaps the
+//! container's first process, and leaves the exit record. It decides nothing and keeps almost no memory.
+
+#![expect(clippy::disallowed_methods, reason = "reads the count of kills")]
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::log::{LINE_MAX, LogFile, Stream};
+use crate::reconciler::container::Exit;
+use crate::resource::Timestamp;
+use crate::runtime::folder::{Folder, LogLimits, wake};
+use crate::runtime::pidfd::{self, Identity};
+use crate::runtime::settle::now;
+
+/// Descriptors that a shim hands to the waiter that it becomes.
+pub(super) const STDOUT_PIPE: i32 = 3;
+/// See [`STDOUT_PIPE`].
+pub(super) const STDERR_PIPE: i32 = 4;
+
+/// Bytes of output a second that are logged; a container that writes more is slowed down, or it
+/// would wear out the device's flash.
+const BYTES_PER_SECOND: usize = 8 << 20;
+
+/// The waiter's command line, after `kith shim wait`.
+pub(in crate::runtime) struct Args {
+    pub(in crate::runtime) folder: PathBuf,
+    pub(in crate::runtime) cgroup: String,
+    /// Whether it takes over from a shim that was killed: it is not the container's parent then.
+    pub(in crate::runtime) adopted: bool,
+    pub(in crate::runtime) init: Identity,
+    pub(in crate::runtime) started: Timestamp,
+    pub(in crate::runtime) oom_file: PathBuf,
+    pub(in crate::runtime) log: LogLimits,
+    pub(in crate::runtime) wake: PathBuf,
+}
+
+impl Args {
+    pub(in crate::runtime) fn to_os(&self) -> Vec<OsString> {
+        vec![
+            "wait".into(),
+            self.folder.clone().into(),
+            self.cgroup.clone().into(),
+            if self.adopted { "adopted" } else { "own" }.into(),
+            self.init.pid.to_string().into(),
+            self.init.start.to_string().into(),
+            self.started.0.to_string().into(),
+            self.oom_file.clone().into(),
+            self.log.path.clone().into(),
+            self.log.max_bytes.to_string().into(),
+            self.log.max_files.to_string().into(),
+            self.wake.clone().into(),
+        ]
+    }
+
+    /// The arguments, and the layers that follow them.
+    pub(super) fn parse(args: &[OsString]) -> Option<(Self, &[OsString])> {
+        let [folder, cgroup, kind, pid, start, started, oom_file, log, max_bytes, max_files, wake, layers @ ..] = args
+        else {
+            return None;
+        };
+        let number = |arg: &OsString| arg.to_str()?.parse::<u64>().ok();
+        let args = Self {
+            folder: folder.into(),
+            cgroup: cgroup.to_str()?.to_owned(),
+            adopted: kind == "adopted",
+            init: Identity { pid: i32::try_from(number(pid)?).ok()?, start: number(start)? },
+            started: Timestamp(number(started)?),
+            oom_file: oom_file.into(),
+            log: LogLimits {
+                path: log.into(),
+                max_bytes: number(max_bytes)?,
+                max_files: u32::try_from(number(max_files)?).ok()?,
+            },
+            wake: wake.into(),
+        };
+        Some((args, layers))
+    }
+
+    /// Becomes the waiter: same pid, same children, almost none of the memory.
+    pub(super) fn exec(&self) -> io::Error {
+        Command::new("/proc/self/exe").arg("shim").args(self.to_os()).env_clear().exec()
+    }
+}
+
+/// Waits for the container to end and records how.
+pub(super) fn run(args: &Args, layers: &[OsString]) -> ExitCode {
+    ignore_signals();
+    if args.adopted {
+        let _ = nix::unistd::setsid();
+    }
+    let folder = Folder::new(&args.folder);
+    // Held for as long as the container lives: whoever clears layers away sees that these are in use.
+    let _layers: Vec<File> = layers.iter().filter_map(|layer| hold_layer(layer).ok()).collect();
+    let Some(pipes) = Pipes::open(args, &folder) else { return ExitCode::FAILURE };
+    let status = attend(args, pipes);
+    let (code, signal, message) = match status {
+        Some(status) if libc::WIFSIGNALED(status) => (128 + libc::WTERMSIG(status), Some(libc::WTERMSIG(status)), ""),
+        Some(status) => (libc::WEXITSTATUS(status), None, ""),
+        None => (255, None, "its shim was killed earlier, and this kernel does not keep the exit status"),
+    };
+    let exit = Exit {
+        code,
+        signal,
+        oom_killed: oom_kills(&args.oom_file),
+        started: Some(args.started),
+        finished: now(),
+        message: message.into(),
+    };
+    // A folder that is gone was removed on purpose: there is nobody left to tell.
+    let _ = folder.write_exit(&exit);
+    wake(&args.wake);
+    ExitCode::SUCCESS
+}
+
+/// Keeps a layer from being cleared away as long as the handle is open.
+pub(super) fn hold_layer(layer: &OsString) -> io::Result<File> {
+    let folder = File::open(layer)?;
+    folder.lock_shared()?;
+    Ok(folder)
+}
+
+struct Pipes {
+    streams: [(Option<File>, Stream); 2],
+    init: Option<OwnedFd>,
+}
+
+impl Pipes {
+    #[expect(unsafe_code, reason = "takes over descriptors that the shim left open at known numbers")]
+    fn open(args: &Args, folder: &Folder) -> Option<Self> {
+        let open = |name: &str, inherited: i32| {
+            if args.adopted {
+                return OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.pipe(name)).ok();
+            }
+            // SAFETY: the shim that executed this program put the pipe here, and nothing else owns it.
+            Some(unsafe { File::from_raw_fd(inherited) })
+        };
+        let streams = [
+            (Some(open("stdout", STDOUT_PIPE)?), Stream::new("stdout")),
+            (Some(open("stderr", STDERR_PIPE)?), Stream::new("stderr")),
+        ];
+        let init = if args.adopted { args.init.open() } else { pidfd::open(args.init.pid).ok() };
+        Some(Self { streams, init })
+    }
+}
+
+/// Logs until the container's first process ends; returns its wait status, where it can be known.
+fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
+    let mut log = LogFile::new(args.log.clone());
+    log.open();
+    let mut buffer = vec![0; LINE_MAX];
+    let mut budget = Budget { window: Instant::now(), left: BYTES_PER_SECOND };
+    while let Some(init) = &pipes.init {
+        let pause = budget.pause();
+        let mut polled = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        if pause.is_none() {
+            let open = pipes.streams.iter().filter_map(|(pipe, _)| pipe.as_ref());
+            polled.extend(open.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        }
+        let timeout = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
+        if poll(&mut polled, timeout).is_err() {
+            continue;
+        }
+        if polled[0].any().unwrap_or(false) {
+            break;
+        }
+        if pause.is_none() {
+            for (pipe, stream) in &mut pipes.streams {
+                budget.left = budget.left.saturating_sub(drain(pipe, stream, &mut log, &mut buffer, 1));
+            }
+        }
+    }
+    // Nobody writes any more: what is in the pipes is all that comes.
+    for (pipe, stream) in &mut pipes.streams {
+        drain(pipe, stream, &mut log, &mut buffer, FINAL_READS);
+        stream.finish(&mut log);
+    }
+    let init = pipes.init?;
+    if args.adopted { pidfd::wait_status(&init) } else { reap(args.init.pid) }
+}
+
+/// More reads than a pipe of the largest size can fill.
+const FINAL_READS: usize = 256;
+
+/// Reads what is there; forgets a pipe that all writers have closed. Returns the bytes read.
+fn drain(pipe: &mut Option<File>, stream: &mut Stream, log: &mut LogFile, buffer: &mut [u8], reads: usize) -> usize {
+    let mut total = 0;
+    for _ in 0..reads {
+        let Some(open) = pipe else { break };
+        match open.read(buffer) {
+            Ok(0) => {
+                *pipe = None;
+                stream.finish(log);
+            }
+            Ok(count) => {
+                stream.push(&buffer[..count], log);
+                total += count;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    total
+}
+
+/// How much may still be logged in this second.
+struct Budget {
+    window: Instant,
+    left: usize,
+}
+
+impl Budget {
+    /// How long to leave the pipes alone; `None` when they may be read.
+    fn pause(&mut self) -> Option<Duration> {
+        let spent = self.window.elapsed();
+        if spent >= Duration::from_secs(1) {
+            *self = Self { window: Instant::now(), left: BYTES_PER_SECOND };
+        }
+        (self.left == 0).then(|| Duration::from_secs(1).saturating_sub(spent).max(Duration::from_millis(1)))
+    }
+}
+
+#[expect(unsafe_code, reason = "the raw status is what the record is made from")]
+fn reap(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: a plain number and a local that outlives the call.
+        if unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid {
+            return Some(status);
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Whether the kernel killed something in the cgroup for lack of memory.
+fn oom_kills(file: &std::path::Path) -> bool {
+    let counts = fs::read_to_string(file).unwrap_or_default();
+    counts.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
+}
+
+/// Nobody stops a waiter by accident: it ends when its container does.
+#[expect(unsafe_code, reason = "ignoring a signal has no safe wrapper")]
+fn ignore_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+        // SAFETY: installs no handler code, only the disposition to ignore.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}

@@ -1,0 +1,448 @@
+//! The runtime that the agent uses: it orders shims, watches them, and reads their records. All
+//! truth is on disk; this holds only configuration and the watches.
+
+#![expect(clippy::disallowed_methods, reason = "folders of containers")]
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nix::sys::stat::Mode;
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::cgroup::Hierarchies;
+use super::folder::{Folder, LogLimits, Order, Standing};
+use super::pidfd::{self, Identity};
+use super::seal::SealedExe;
+use super::{Runtime, RuntimeError, settle};
+use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, StopSignal, log_path};
+
+/// Longest report that a shim may send about its start, in bytes.
+const REPORT_LIMIT: u64 = 64 << 10;
+
+/// Where containers live on this device.
+#[derive(Clone, Debug)]
+pub struct ShimsConfig {
+    /// State of containers: a folder that a reboot empties.
+    pub run_dir: PathBuf,
+    /// Writable layers of containers, on disk.
+    pub scratch_dir: PathBuf,
+    /// Container logs.
+    pub log_dir: PathBuf,
+    /// Cgroup under which each container gets its own, such as `/kith`.
+    pub cgroup: String,
+    /// Bytes of one log file before it is rotated.
+    pub log_max_bytes: u64,
+    /// Log files kept for a container, the current one included.
+    pub log_max_files: u32,
+    /// Bytes of memory that all containers together may have; `None` sets no limit.
+    pub memory_max: Option<u64>,
+    /// The `kith` binary.
+    pub exe: PathBuf,
+}
+
+/// Containers in shim processes.
+#[derive(Clone, Debug)]
+pub struct Shims(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: ShimsConfig,
+    exe: SealedExe,
+    hierarchies: Hierarchies,
+    changed: watch::Sender<u64>,
+}
+
+impl Shims {
+    /// Opens the runtime and adopts every container of an earlier agent. Needs a tokio runtime.
+    pub fn new(config: ShimsConfig) -> Result<Self, RuntimeError> {
+        let containers = config.run_dir.join("containers");
+        for folder in [&containers, &config.scratch_dir] {
+            make_private(folder).map_err(|error| setup(format!("create {}", folder.display()), &error))?;
+        }
+        let hierarchies = Hierarchies::discover().map_err(|error| setup("look for cgroups".into(), &error))?;
+        forget_last_boot(&config, &hierarchies)?;
+        if let Some(bytes) = config.memory_max {
+            let limit = hierarchies.limit_memory(&config.cgroup, bytes);
+            limit.map_err(|error| setup(format!("limit the memory of cgroup {}", config.cgroup), &error))?;
+        }
+        let exe = SealedExe::open(&config.exe).map_err(|error| {
+            setup(format!("seal {} (Linux 5.12 and root are needed)", config.exe.display()), &error)
+        })?;
+        let (changed, _) = watch::channel(0);
+        let shims = Self(Arc::new(Inner { config, exe, hierarchies, changed }));
+        shims.listen().map_err(|error| setup("listen to shims".into(), &error))?;
+        for folder in shims.folders().map_err(|error| setup(format!("list {}", containers.display()), &error))? {
+            shims.watch(folder, None);
+        }
+        Ok(shims)
+    }
+
+    /// Removes what nobody owns any more: half-made folders, writable layers and cgroups without a
+    /// container. Called once, before the first start.
+    pub async fn sweep(&self) -> Result<(), RuntimeError> {
+        let inner = Arc::clone(&self.0);
+        let swept = tokio::task::spawn_blocking(move || inner.sweep()).await;
+        swept.map_err(io::Error::other).flatten().map_err(|error| setup("sweep leftovers".into(), &error))
+    }
+
+    fn folders(&self) -> io::Result<Vec<Folder>> {
+        self.0.folders()
+    }
+
+    /// Counts changes that shims report through a pipe that anyone may write to.
+    fn listen(&self) -> io::Result<()> {
+        let path = self.0.wake();
+        match nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)) {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Open for both, or it would end each time that the last shim closes it.
+        let mut receiver = pipe::OpenOptions::new().read_write(true).open_receiver(path)?;
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let mut bytes = [0; 64];
+            while receiver.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.moved();
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits for a shim to end, reaps it when it is ours, and settles what it left.
+    fn watch(&self, folder: Folder, mut child: Option<Child>) {
+        let weak = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                let fd = match &child {
+                    Some(child) => pidfd::open(child.id().cast_signed()).ok(),
+                    None => folder.progress().ok().flatten().and_then(|progress| progress.shim.open()),
+                };
+                if let Some(fd) = fd {
+                    ended(fd).await;
+                }
+                if let Some(mut child) = child.take() {
+                    let _ = child.wait();
+                }
+                let Some(inner) = weak.upgrade() else { return };
+                let (standing, next) = inner.settle_off_thread(&folder).await;
+                inner.moved();
+                match (standing, next) {
+                    (_, Some(next)) => child = Some(next),
+                    // A shim that has not noted its pid yet: the next list looks again.
+                    (Some(Standing::Attended(_)), None) if folder.progress().ok().flatten().is_some() => {}
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    async fn start_one(&self, spec: ContainerSpec, layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
+        let id = spec.reference.id();
+        let failed = |step, error: &dyn std::fmt::Display| RuntimeError::Failed {
+            step,
+            id: id.clone(),
+            reason: error.to_string(),
+        };
+        check_id(&id).map_err(|reason| failed("name", &reason))?;
+        let folder = self.0.folder(&id);
+        let resolv_conf = self.0.config.run_dir.join("resolv.conf");
+        settle::refresh_resolv_conf(&resolv_conf).map_err(|error| failed("write resolv.conf", &error))?;
+        let config = &self.0.config;
+        let order = Order {
+            cgroup: self.0.cgroup(&id),
+            scratch: config.scratch_dir.join(&id),
+            resolv_conf,
+            log: LogLimits {
+                path: log_path(&config.log_dir, &spec.reference),
+                max_bytes: config.log_max_bytes,
+                max_files: config.log_max_files,
+            },
+            wake: self.0.wake(),
+            spec,
+            layers,
+        };
+        let lock = folder.create(&order).map_err(|error| failed("create the folder", &error))?;
+        let (reader, writer) = io::pipe().map_err(|error| failed("open a pipe", &error))?;
+        let report = writer.try_clone().map_err(|error| failed("open a pipe", &error))?;
+        let args = ["create".into(), folder.path().as_os_str().to_owned(), order.cgroup.clone().into()];
+        let child = settle::spawn(&self.0.exe, args.iter(), lock, Some((OwnedFd::from(writer), OwnedFd::from(report))));
+        let child = child.map_err(|error| failed("start the shim", &error))?;
+        self.watch(folder, Some(child));
+        let receiver =
+            pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| failed("read the shim's report", &error))?;
+        let mut report = String::new();
+        receiver
+            .take(REPORT_LIMIT)
+            .read_to_string(&mut report)
+            .await
+            .map_err(|error| failed("read the shim's report", &error))?;
+        match report.trim() {
+            "ok" => Ok(()),
+            "" => Err(failed("start", &"its shim was killed")),
+            reason => Err(failed("start", &reason)),
+        }
+    }
+
+    async fn list_all(&self) -> Result<Vec<ObservedContainer>, RuntimeError> {
+        let folders = self.folders().map_err(|error| setup("list containers".into(), &error))?;
+        let mut observed = Vec::with_capacity(folders.len());
+        for folder in folders {
+            match folder.standing() {
+                Ok(Standing::Attended(container) | Standing::Over(container)) => observed.push(container),
+                Ok(Standing::Abandoned) => {
+                    let (standing, waiter) = self.0.settle_off_thread(&folder).await;
+                    if waiter.is_some() {
+                        self.watch(folder, waiter);
+                    }
+                    if let Some(Standing::Attended(container) | Standing::Over(container)) = standing {
+                        observed.push(container);
+                    }
+                }
+                // Removed since it was listed.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(setup(format!("read {}", folder.path().display()), &error)),
+            }
+        }
+        Ok(observed)
+    }
+
+    async fn stop_one(&self, reference: &ContainerRef, signal: StopSignal) -> Result<(), RuntimeError> {
+        let id = reference.id();
+        let folder = self.0.folder(&id);
+        let failed = |error: &dyn std::fmt::Display| RuntimeError::Failed {
+            step: "stop",
+            id: id.clone(),
+            reason: error.to_string(),
+        };
+        if check_id(&id).is_err() || !folder.path().exists() {
+            return Err(RuntimeError::Unknown(id));
+        }
+        let order = folder.order().map_err(|error| failed(&error))?;
+        let running = folder.progress().map_err(|error| failed(&error))?.and_then(|progress| progress.running);
+        if folder.exit().map_err(|error| failed(&error))?.is_some() {
+            return Ok(());
+        }
+        match (signal, running) {
+            (StopSignal::Ask, Some((init, _))) => ask(init, &order.spec.stop_signal).map_err(|error| failed(&error)),
+            // Not started yet: there is nobody to ask.
+            (StopSignal::Ask, None) => Ok(()),
+            (StopSignal::Kill, running) => {
+                let inner = Arc::clone(&self.0);
+                let killed = tokio::task::spawn_blocking(move || {
+                    if running.is_none() {
+                        super::orphan::kill_creators(folder.path())?;
+                    }
+                    inner.hierarchies.kill(&order.cgroup).map_err(|error| error.to_string())
+                });
+                killed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+            }
+        }
+    }
+
+    async fn remove_one(&self, reference: &ContainerRef) -> Result<(), RuntimeError> {
+        let id = reference.id();
+        let failed = |error: &dyn std::fmt::Display| RuntimeError::Failed {
+            step: "remove",
+            id: id.clone(),
+            reason: error.to_string(),
+        };
+        let folder = self.0.folder(&id);
+        if check_id(&id).is_err() || !folder.path().exists() {
+            return Ok(());
+        }
+        if !matches!(folder.standing().map_err(|error| failed(&error))?, Standing::Over(_)) {
+            return Err(failed(&"it still runs; stop it first"));
+        }
+        let inner = Arc::clone(&self.0);
+        let own = id.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)
+        });
+        removed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+}
+
+impl Inner {
+    fn wake(&self) -> PathBuf {
+        self.config.run_dir.join("containers.wake")
+    }
+
+    fn folder(&self, id: &str) -> Folder {
+        Folder::new(self.config.run_dir.join("containers").join(id))
+    }
+
+    fn cgroup(&self, id: &str) -> String {
+        format!("{}/{id}", self.config.cgroup.trim_end_matches('/'))
+    }
+
+    fn moved(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn folders(&self) -> io::Result<Vec<Folder>> {
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(self.config.run_dir.join("containers"))? {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                folders.push(Folder::new(entry.path()));
+            }
+        }
+        folders.sort_by(|a, b| a.path().cmp(b.path()));
+        Ok(folders)
+    }
+
+    async fn settle_off_thread(self: &Arc<Self>, folder: &Folder) -> (Option<Standing>, Option<Child>) {
+        let (inner, folder) = (Arc::clone(self), folder.clone());
+        let settled = tokio::task::spawn_blocking(move || {
+            let waiter = settle::settle(&folder, &inner.exe, &inner.hierarchies).unwrap_or_else(|reason| {
+                tracing::error!(container = folder.id(), reason, "a container without a shim could not be settled");
+                None
+            });
+            (folder.standing().ok(), waiter)
+        });
+        settled.await.unwrap_or_default()
+    }
+
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.config.run_dir.join("containers"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b".new-") || name.as_encoded_bytes().starts_with(b".old-") {
+                settle::remove_dir(&entry.path())?;
+            }
+        }
+        let owned = |id: &str| self.folder(id).path().exists();
+        for entry in fs::read_dir(&self.config.scratch_dir)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_none_or(|id| !owned(id)) {
+                settle::remove_dir(&entry.path())?;
+            }
+        }
+        for id in self.hierarchies.children(&self.config.cgroup) {
+            if is_container_id(&id) && !owned(&id) {
+                self.hierarchies.remove(&self.cgroup(&id))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Runtime for Shims {
+    fn start(&self, spec: ContainerSpec, layers: Vec<PathBuf>) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.start_one(spec, layers).boxed()
+    }
+
+    fn stop<'a>(&'a self, reference: &'a ContainerRef, signal: StopSignal) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.stop_one(reference, signal).boxed()
+    }
+
+    fn remove<'a>(&'a self, reference: &'a ContainerRef) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.remove_one(reference).boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>> {
+        self.list_all().boxed()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+}
+
+fn setup(step: String, error: &dyn std::fmt::Display) -> RuntimeError {
+    RuntimeError::Setup { step, reason: error.to_string() }
+}
+
+fn make_private(folder: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Containers do not outlive a reboot: folders of another boot are removed unread.
+fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) -> Result<(), RuntimeError> {
+    let forget = || {
+        let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
+        let note = config.run_dir.join("boot_id");
+        let mut known = Vec::new();
+        if let Ok(mut file) = fs::File::open(&note) {
+            file.read_to_end(&mut known)?;
+        }
+        if known == boot {
+            return Ok(());
+        }
+        for entry in fs::read_dir(config.run_dir.join("containers"))? {
+            let entry = entry?;
+            if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
+                // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
+                hierarchies.remove(&format!("{}/{id}", config.cgroup.trim_end_matches('/')))?;
+            }
+            settle::remove_dir(&entry.path())?;
+        }
+        super::folder::write_whole(&note, &boot)
+    };
+    forget().map_err(|error: io::Error| {
+        setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
+    })
+}
+
+/// A name that is safe as a folder and as a cgroup.
+fn check_id(id: &str) -> Result<(), String> {
+    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    if fits && !id.starts_with('.') && (1..=200).contains(&id.len()) {
+        Ok(())
+    } else {
+        Err(format!("{id:?} can not name a container"))
+    }
+}
+
+/// Whether a name has the shape `<uid>-<container>-<attempt>`.
+fn is_container_id(name: &str) -> bool {
+    let mut parts = name.rsplitn(3, '-');
+    parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
+        && parts.next().is_some()
+        && parts.next().is_some()
+}
+
+fn ask(init: Identity, signal: &str) -> io::Result<()> {
+    let number = signal_number(signal)?;
+    match init.open() {
+        Some(fd) => pidfd::send(&fd, number),
+        // It is gone, which is what was asked for.
+        None => Ok(()),
+    }
+}
+
+/// `SIGTERM`, `TERM` or `15`; empty means `SIGTERM`.
+fn signal_number(name: &str) -> io::Result<i32> {
+    use nix::sys::signal::Signal;
+    if name.is_empty() {
+        return Ok(Signal::SIGTERM as i32);
+    }
+    if let Ok(number @ 1..=64) = name.parse::<i32>() {
+        return Ok(number);
+    }
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    if let Some(offset) = full.strip_prefix("SIGRTMIN+").and_then(|offset| offset.parse::<i32>().ok()) {
+        return Ok(nix::libc::SIGRTMIN() + offset.clamp(0, 30));
+    }
+    full.parse::<Signal>().map(|signal| signal as i32).map_err(|_| io::Error::other(format!("{name} is not a signal")))
+}
+
+/// Returns once the process behind the handle has ended.
+#[expect(unsafe_code, reason = "tokio wants a promise about the descriptor")]
+async fn ended(fd: OwnedFd) {
+    // SAFETY: the descriptor is owned here, and nothing replaces or closes it before the watch is dropped.
+    if let Ok(fd) = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) } {
+        let _ = fd.readable().await;
+    }
+}
