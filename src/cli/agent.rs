@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::failure::Failure;
 use super::Session;
+use super::failure::Failure;
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]

@@ -3,10 +3,10 @@
 
 use clap::Args;
 
+use super::Session;
 use super::failure::{Code, Failure};
 use super::init::{Place, addresses, device_name, refuse_enrolled};
 use super::output::{note, say};
-use super::Session;
 use crate::identity::{Enrolment, Identity, JoinRefusal, Token, TokenError};
 use crate::transport::JoinGrant;
 use crate::transport::join::{JoinError, join};
@@ -61,7 +61,9 @@ fn failed(error: &JoinError) -> Failure {
         JoinError::Socket(_) | JoinError::Tls(_) => (Code::Failed, "kith join needs this device's network and keys"),
         JoinError::Refused(refusal) => match refusal {
             JoinRefusal::UnknownToken | JoinRefusal::Expired { .. } | JoinRefusal::Used => (Code::Refused, another),
-            JoinRefusal::WrongSecret => (Code::Refused, "copy the whole token again, or make another: kith token create"),
+            JoinRefusal::WrongSecret => {
+                (Code::Refused, "copy the whole token again, or make another: kith token create")
+            }
             JoinRefusal::NameTaken { .. } => (Code::Refused, "choose another name: kith join TOKEN --name NAME"),
             JoinRefusal::Unavailable { .. } => {
                 (Code::Unreachable, "kith status on a device of the fleet says what is wrong; then try again")
