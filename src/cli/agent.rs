@@ -1,9 +1,12 @@
 //! `kith agent`: the daemon.
 
-use clap::Args;
+use std::io::IsTerminal;
 
-use super::failure::Failure;
-use super::{Session, rooms};
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::Session;
+use super::failure::{Code, Doing, Failure};
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]
@@ -18,5 +21,24 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     if args.check {
         return super::output::say!("the settings are good");
     }
-    rooms::agent(config)
+    serve(config)
+}
+
+/// What the agent logs unless `KITH_LOG` says otherwise.
+const LOG: &str = "info,openraft=warn,quinn=warn,rustls=warn";
+
+/// Runs the agent until it is told to stop.
+fn serve(config: crate::config::Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.doing(|| "start a runtime".into())?;
+    runtime.block_on(crate::agent::run(config)).map_err(|error| {
+        Failure::of(Code::Failed, &error).hint("the lines above say what the agent did last; kith agent --check checks the settings")
+    })
 }

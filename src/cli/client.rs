@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -89,11 +89,6 @@ impl Client {
     /// A client of the agent at `socket`; nothing is connected yet.
     pub(crate) fn new(socket: impl Into<PathBuf>, verbose: bool) -> Self {
         Self { socket: socket.into(), verbose, warned: RefCell::default() }
-    }
-
-    /// The socket that is spoken to.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Sends a request and parses the answer.

@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &DeleteArgs, client: &Client) -> Result<(), Failur
     if args.wait && !args.dry_run {
         let gone = async {
             for (victim, uid) in &going {
-                wait_until_gone(victim, uid, client).await?;
+                wait_until_gone(victim, uid.as_deref(), client).await?;
             }
             Ok::<_, Failure>(())
         };
@@ -157,12 +157,12 @@ fn is_absent(failure: &Failure) -> bool {
     failure.status == Some(StatusCode::NOT_FOUND)
 }
 
-async fn wait_until_gone(victim: &Victim, uid: &Option<String>, client: &Client) -> Result<(), Failure> {
+async fn wait_until_gone(victim: &Victim, uid: Option<&str>, client: &Client) -> Result<(), Failure> {
     let mut pause = FIRST_PAUSE;
     while let Some(found) = client.find(&victim.path).await? {
         // Another object under the same name is not the one that goes.
         let found = found["metadata"]["uid"].as_str();
-        if uid.is_some() && found != uid.as_deref() {
+        if uid.is_some() && found != uid {
             break;
         }
         tokio::time::sleep(pause).await;

@@ -163,13 +163,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
         let address = "192.0.2.1:7443".parse().unwrap();
-        let token = found(&config, "d1", vec![address], Duration::from_secs(60), 2).unwrap();
+        let token = found(&config, "d1", vec![address], Duration::from_mins(1), 2).unwrap();
         let enrolment = Enrolment::load(dir.path()).unwrap().unwrap();
         assert_eq!((&enrolment.fleet, &enrolment.name[..]), (&token.fleet, "d1"));
         assert_eq!(token.addresses, [address]);
         let record = &enrolment.initial.unwrap().tokens[&token.id];
         assert_eq!((record.uses_left, record.expires.since(record.created).as_secs()), (2, 60));
-        let again = found(&config, "d1", Vec::new(), Duration::from_secs(60), 1).unwrap_err();
+        let again = found(&config, "d1", Vec::new(), Duration::from_mins(1), 1).unwrap_err();
         assert_eq!(again.code, Code::Refused);
         assert!(again.text().contains("kith leave"), "{}", again.text());
     }

@@ -3,12 +3,13 @@
 
 use clap::Args;
 
+use super::Session;
 use super::failure::{Code, Failure};
 use super::init::{Place, addresses, device_name, refuse_enrolled};
 use super::output::{note, say};
-use super::{Session, rooms};
 use crate::identity::{Enrolment, Identity, JoinRefusal, Token, TokenError};
 use crate::transport::JoinGrant;
+use crate::transport::join::{JoinError, join};
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: &JoinArgs, session: &Session) -> Result<(), Failur
     refuse_enrolled(&config)?;
     let identity = Identity::load_or_create(&config.data_dir)?;
     let member = identity.member(&name, addresses(&config).await?, config.api_listen.port());
-    let grant = rooms::join(&identity, member, &token).await?;
+    let grant = join(&token, &identity, member).await.map_err(|error| failed(&error))?;
     let others = grant.members.values().filter(|m| m.name != name).map(|m| m.name.clone()).collect::<Vec<_>>();
     let fleet = grant.fleet.clone();
     enrol(grant, name.clone()).store(&config.data_dir)?;
@@ -46,14 +47,44 @@ fn enrol(grant: JoinGrant, name: String) -> Enrolment {
     }
 }
 
-/// A refusal with what the user can do about it.
-pub(crate) fn refused(refusal: &JoinRefusal) -> Failure {
-    let code = if matches!(refusal, JoinRefusal::Unavailable { .. }) { Code::Unreachable } else { Code::Refused };
-    let another = "make another on a device of the fleet: kith token create";
-    Failure::of(code, refusal).hint(match refusal {
-        JoinRefusal::UnknownToken | JoinRefusal::Expired { .. } | JoinRefusal::Used => another,
-        JoinRefusal::WrongSecret => "copy the whole token again, or make another: kith token create",
-        JoinRefusal::NameTaken { .. } => "choose another name: kith join TOKEN --name NAME",
-        JoinRefusal::Unavailable { .. } => "kith status on a device of the fleet says what is wrong; then try again",
-    })
+/// A failure with what the user can do about it.
+fn failed(error: &JoinError) -> Failure {
+    let another = "make another token on a device of the fleet: kith token create";
+    let (code, hint) = match error {
+        JoinError::Unreachable { .. } => (
+            Code::Unreachable,
+            "is a device of the fleet on, and can its UDP port be reached from here? A token made now has its present \
+             addresses: kith token create",
+        ),
+        JoinError::Interrupted { .. } => (Code::Unreachable, "run the same command again: it is safe to repeat"),
+        JoinError::Impostor { .. } | JoinError::OtherFleet { .. } => (Code::Refused, another),
+        JoinError::Socket(_) | JoinError::Tls(_) => (Code::Failed, "kith join needs this device's network and keys"),
+        JoinError::Refused(refusal) => match refusal {
+            JoinRefusal::UnknownToken | JoinRefusal::Expired { .. } | JoinRefusal::Used => (Code::Refused, another),
+            JoinRefusal::WrongSecret => {
+                (Code::Refused, "copy the whole token again, or make another: kith token create")
+            }
+            JoinRefusal::NameTaken { .. } => (Code::Refused, "choose another name: kith join TOKEN --name NAME"),
+            JoinRefusal::Unavailable { .. } => {
+                (Code::Unreachable, "kith status on a device of the fleet says what is wrong; then try again")
+            }
+        },
+    };
+    Failure::of(code, error).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_is_not_said_twice() {
+        let failure = failed(&JoinError::Refused(JoinRefusal::Used));
+        assert_eq!(failure.code, Code::Refused);
+        assert_eq!(
+            failure.text(),
+            "error: the fleet refused: the token was already used\n\
+             hint: make another token on a device of the fleet: kith token create\n"
+        );
+    }
 }

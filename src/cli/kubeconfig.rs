@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -21,6 +21,16 @@ pub(crate) struct KubeconfigArgs {
     /// URL of the API, such as `https://192.0.2.7:6443` [default: this device's own]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// How to print: kubectl reads both
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "yaml")]
+    output: FileFormat,
+}
+
+/// What a kubeconfig may be written in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FileFormat {
+    Json,
+    Yaml,
 }
 
 pub(crate) async fn run(args: &KubeconfigArgs, client: &Client) -> Result<(), Failure> {
@@ -30,7 +40,10 @@ pub(crate) async fn run(args: &KubeconfigArgs, client: &Client) -> Result<(), Fa
         server: args.server.clone().unwrap_or_default(),
     };
     let parts: KubeconfigParts = client.post(fleet::KUBECONFIG, &ask).await?;
-    output::yaml(&file(&parts))
+    match args.output {
+        FileFormat::Json => output::json(&file(&parts)),
+        FileFormat::Yaml => output::yaml(&file(&parts)),
+    }
 }
 
 /// The file's content.

@@ -24,7 +24,6 @@ mod logs;
 mod manifests;
 mod output;
 mod plan;
-mod rooms;
 mod scale;
 mod status;
 mod target;
@@ -142,7 +141,7 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // Before any thread or runtime exists: a shim forks.
     if args.get(1).is_some_and(|arg| arg == SHIM) {
-        return rooms::shim(&args[2..]);
+        return crate::runtime::shim::main(&args[2..]);
     }
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,

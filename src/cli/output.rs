@@ -161,11 +161,6 @@ impl Paint {
         Self { on: false }
     }
 
-    /// Whether there is somebody to see colour and progress.
-    pub(crate) fn is_on(self) -> bool {
-        self.on
-    }
-
     /// Good news.
     pub(crate) fn green(self, text: impl AsRef<str>) -> String {
         self.with("32", text.as_ref())
@@ -196,9 +191,9 @@ pub(crate) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
         0..120 => format!("{seconds}s"),
-        120..600 if seconds % 60 != 0 => format!("{minutes}m{}s", seconds % 60),
+        120..600 if !seconds.is_multiple_of(60) => format!("{minutes}m{}s", seconds % 60),
         120..10_800 => format!("{minutes}m"),
-        10_800..36_000 if minutes % 60 != 0 => format!("{hours}h{}m", minutes % 60),
+        10_800..36_000 if !minutes.is_multiple_of(60) => format!("{hours}h{}m", minutes % 60),
         10_800..172_800 => format!("{hours}h"),
         _ => format!("{days}d"),
     }

@@ -31,8 +31,11 @@ pub(crate) struct CreateArgs {
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
     /// Print the token alone, for scripts
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
 }
 
 #[derive(Debug, Args)]
@@ -53,8 +56,11 @@ pub(crate) async fn run(command: TokenCommand, client: &Client) -> Result<(), Fa
     match command {
         TokenCommand::Create(args) => {
             let made = create(&args, client).await?;
-            if args.quiet {
-                return say!("{}", made.token);
+            match args.output {
+                Some(Format::Json) => return output::json(&made),
+                Some(Format::Yaml) => return output::yaml(&made),
+                _ if args.quiet => return say!("{}", made.token),
+                _ => {}
             }
             say!("{}", made.join_command)?;
             note!("Type this on the device that joins, within {}.", output::span(args.ttl.as_secs()));

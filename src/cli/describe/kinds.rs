@@ -38,7 +38,7 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
         }
     });
     conditions(page, status);
-    why_not(page, pod_reasons(pod));
+    why_not(page, &pod_reasons(pod));
 }
 
 fn name_of_container(container: &Value) -> &str {
@@ -146,7 +146,7 @@ fn condition_reason(condition: &Value) -> Option<String> {
     Some(format!("{}: {said}", text(&condition["type"])))
 }
 
-fn why_not(page: &mut Page, reasons: Vec<String>) {
+fn why_not(page: &mut Page, reasons: &[String]) {
     if !reasons.is_empty() {
         page.line("Why not", reasons.join("\n"));
     }
@@ -183,7 +183,8 @@ pub(super) fn node(page: &mut Page, node: &Value, pods: &[Value]) {
     }
     conditions(page, status);
     let ready = found(&status["conditions"], "type", "Ready");
-    why_not(page, ready.filter(|ready| ready["status"] != "True").and_then(condition_reason).into_iter().collect());
+    let why = ready.filter(|ready| ready["status"] != "True").and_then(condition_reason);
+    why_not(page, why.as_slice());
     pod_table(page, pods);
 }
 
@@ -245,7 +246,7 @@ fn workload_reasons(page: &mut Page, status: &Value, pods: &[Value]) {
     for pod in pods {
         reasons.extend(pod_reasons(pod).into_iter().map(|reason| format!("pod {}: {reason}", name_of(pod))));
     }
-    why_not(page, reasons);
+    why_not(page, &reasons);
     pod_table(page, pods);
 }
 

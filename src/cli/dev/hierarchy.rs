@@ -50,7 +50,8 @@ pub(super) fn remove_empty_parents(cgroup: &str) {
 }
 
 /// Whether anything of this cgroup is left.
-pub(super) fn exists(cgroup: &str) -> bool {
+#[cfg(test)]
+fn exists(cgroup: &str) -> bool {
     roots().iter().any(|root| root.join(cgroup.trim_start_matches('/')).exists())
 }
 

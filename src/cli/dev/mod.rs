@@ -181,3 +181,6 @@ fn configs(fleet: &Fleet) -> Result<Vec<(String, crate::config::Config)>, Failur
     let devices = fleet.opened()?.devices();
     devices.iter().map(|device| Ok((device.name(), device.config()?))).collect()
 }
+
+#[cfg(test)]
+mod tests;

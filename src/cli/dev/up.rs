@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long an agent may take to answer on its socket.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the first token works: longer than a fleet takes to come up.
-const TOKEN_TTL: Duration = Duration::from_secs(900);
+const TOKEN_TTL: Duration = Duration::from_mins(15);
 
 /// Makes a fleet of `count` devices and waits until it is ready.
 pub(super) fn up(

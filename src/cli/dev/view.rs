@@ -31,7 +31,7 @@ struct DeviceView {
 }
 
 pub(super) fn show(fleet: &Fleet, format: Option<Format>) -> Result<(), Failure> {
-    let view = look(fleet.opened()?)?;
+    let view = look(fleet.opened()?);
     match format {
         Some(Format::Json) => output::json(&view),
         Some(Format::Yaml) => output::yaml(&view),
@@ -40,7 +40,7 @@ pub(super) fn show(fleet: &Fleet, format: Option<Format>) -> Result<(), Failure>
     }
 }
 
-fn look(fleet: &Fleet) -> Result<View, Failure> {
+fn look(fleet: &Fleet) -> View {
     let mut devices = Vec::new();
     for device in fleet.devices() {
         let pid = agents::running(&device);
@@ -58,7 +58,7 @@ fn look(fleet: &Fleet) -> Result<View, Failure> {
             sees,
         });
     }
-    Ok(View { fleet: fleet.name.clone(), dir: fleet.dir.display().to_string(), devices })
+    View { fleet: fleet.name.clone(), dir: fleet.dir.display().to_string(), devices }
 }
 
 fn render(view: &View, paint: Paint) -> String {
