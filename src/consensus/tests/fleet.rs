@@ -214,6 +214,18 @@ impl Fleet {
         tokio::time::timeout(limit, reached).await.expect("the replicas print one hash in time")
     }
 
+    /// Makes a device forget its whole log behind a snapshot.
+    pub(super) async fn purge(&self, id: u64) {
+        let engine = self.engine(id);
+        let raft = &engine.inner.raft;
+        raft.trigger().snapshot().await.unwrap();
+        let wait = raft.wait(Some(Duration::from_secs(10)));
+        let covered = wait.metrics(|known| known.snapshot == known.last_applied, "a snapshot").await.unwrap();
+        let upto = covered.snapshot.unwrap();
+        raft.trigger().purge_log(upto.index).await.unwrap();
+        wait.purged(Some(upto), "the log is purged").await.unwrap();
+    }
+
     /// Waits until a device has a revision.
     pub(super) async fn reaches(&self, id: u64, revision: u64) {
         within(30, self.engine(id).revision().wait_for(|&known| known >= revision)).await.unwrap();
