@@ -71,6 +71,12 @@ impl Log {
         self.lock().on_disk_size()
     }
 
+    /// Waits until the files of a purge are removed.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> io::Result<()> {
+        self.lock().wait_worker_idle()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wal> {
         // The WAL checks each record before it changes anything, so a panic elsewhere under the
         // lock leaves it whole.
