@@ -299,3 +299,63 @@ async fn a_write_that_is_too_large_and_bytes_that_are_no_request_are_refused() {
     }
     fleet.stop_all().await;
 }
+
+#[tokio::test]
+async fn a_leader_whose_disk_fills_up_refuses_writes_and_recovers_by_itself() {
+    let disk = crate::storage::tests::TinyDisk::new("40m");
+    let mut fleet = Fleet::on(disk.0.path());
+    let one = fleet.bootstrap().await;
+    one.propose(put("a", "1")).await.unwrap();
+    let ballast = disk.0.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 28 << 20]).unwrap();
+    match one.propose(put("b", "1")).await {
+        Err(ProposeError::Storage(reason)) => {
+            assert!(reason.contains("lamp-1") && reason.contains("MiB free"), "{reason}")
+        }
+        other => panic!("the disk is nearly full: {other:?}"),
+    }
+    assert_eq!(one.barrier().await, Freshness::Current);
+    assert_eq!(one.get(&doc("a")).unwrap().unwrap().body, b"1");
+    std::fs::remove_file(&ballast).unwrap();
+    one.propose(put("b", "1")).await.unwrap();
+    fleet.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_device_that_can_not_write_says_so_and_can_be_read() {
+    let disk = crate::storage::tests::TinyDisk::new("40m");
+    let mut fleet = Fleet::on(disk.0.path());
+    let one = fleet.bootstrap().await;
+    one.propose(put("a", "1")).await.unwrap();
+    std::fs::write(disk.0.path().join("ballast"), vec![0; 37 << 20]).unwrap();
+    // What a follower would meet: entries that come whether it has room or not.
+    let written = one.inner.raft.client_write(crate::storage::Command::NextMemberId).await;
+    assert!(written.is_err(), "{written:?}");
+    let reason = fleet::within(10, one.failed()).await;
+    assert!(reason.contains("bytes left"), "{reason}");
+    assert!(matches!(one.propose(put("b", "1")).await, Err(ProposeError::Storage(_))));
+    assert!(matches!(one.barrier().await, Freshness::Stale { .. }));
+    assert_eq!(one.get(&doc("a")).unwrap().unwrap().body, b"1");
+    assert!(one.status().failure.is_some());
+    fleet.abandon();
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_delays_nobody() {
+    let mut fleet = Fleet::new();
+    let one = fleet.bootstrap().await;
+    let two = fleet.join().await;
+    fleet.join().await;
+    fleet.voters(&[1, 2, 3]).await;
+    fleet.weather.lock().unwrap().hangs.insert(member(3).key);
+    let started = std::time::Instant::now();
+    for round in 0..50 {
+        one.propose(put("a", &round.to_string())).await.unwrap();
+        two.propose(put("b", &round.to_string())).await.unwrap();
+    }
+    assert_eq!(two.barrier().await, Freshness::Current);
+    println!("100 writes beside a hanging peer took {:?}", started.elapsed());
+    fleet.weather.lock().unwrap().hangs.clear();
+    fleet.same_state(&[1, 2, 3], Duration::from_secs(10)).await;
+    fleet.stop_all().await;
+}

@@ -88,6 +88,18 @@ impl State {
         &self.inner.dir
     }
 
+    /// Bytes that this device's disk has left for the log and the state.
+    pub fn free_bytes(&self) -> Result<u64, StorageError> {
+        let stat = nix::sys::statvfs::statvfs(&self.inner.dir).map_err(|errno| StorageError::File {
+            action: "measure the disk of",
+            path: self.inner.dir.clone(),
+            source: errno.into(),
+        })?;
+        #[expect(clippy::useless_conversion, reason = "the counts are of 32 bits on some machines")]
+        let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+        Ok(free)
+    }
+
     /// One document.
     pub fn get(&self, key: &Key) -> Result<Option<Document>, StorageError> {
         self.reading(|txn| {

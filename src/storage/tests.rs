@@ -248,10 +248,10 @@ async fn a_snapshot_carries_everything_and_damage_is_found_before_it_counts() {
 }
 
 /// A file system of a few pages, gone when dropped.
-struct TinyDisk(TempDir);
+pub(crate) struct TinyDisk(pub(crate) TempDir);
 
 impl TinyDisk {
-    fn new(size: &str) -> Self {
+    pub(crate) fn new(size: &str) -> Self {
         use nix::mount::{MsFlags, mount};
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
@@ -270,7 +270,8 @@ impl Drop for TinyDisk {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_loses_nothing_that_was_acknowledged() {
     let disk = TinyDisk::new("4m");
-    let (mut log, machine) = open(disk.0.path()).unwrap();
+    let (log, machine) = open(disk.0.path()).unwrap();
+    let mut log = log.without_reserve();
     let mut safe = 0;
     let error = loop {
         match append(&mut log, [entry(safe)]).await {
@@ -289,7 +290,25 @@ async fn a_full_disk_is_an_error_and_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_state_that_can_not_grow_is_an_error_and_can_still_be_read() {
+async fn the_log_stops_before_the_disk_is_full() {
+    let disk = TinyDisk::new("5m");
+    let (mut log, machine) = open(disk.0.path()).unwrap();
+    let mut safe = 0;
+    let error = loop {
+        match append(&mut log, [entry(safe)]).await {
+            Ok(()) => safe += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    let entries = log.try_get_log_entries(0..).await.unwrap();
+    machine.state().apply(&entries).await.unwrap();
+    machine.state().make_durable().await.unwrap();
+    assert_eq!(machine.state().hash().unwrap(), model(safe).hash());
+}
+
+#[tokio::test]
+async fn a_state_that_can_not_grow_is_a_clear_error() {
     let disk = TinyDisk::new("3m");
     let (_log, machine) = open(disk.0.path()).unwrap();
     let mut index = 0;
