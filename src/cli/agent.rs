@@ -1,9 +1,16 @@
 //! `kith agent`: the daemon.
 
-use clap::Args;
+use std::io::IsTerminal;
 
-use super::Session;
-use super::failure::Failure;
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::failure::{Code, Failure};
+use super::{Session, wait};
+use crate::config::Config;
+
+/// What the agent logs unless `KITH_LOG` says otherwise.
+const LOG: &str = "info,openraft=warn,quinn=warn,rustls=warn";
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]
@@ -22,6 +29,13 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
 }
 
 /// Runs the agent until it is told to stop.
-fn serve(_config: crate::config::Config) -> Result<(), Failure> {
-    Err(Failure::failed("this build has no agent"))
+fn serve(config: Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    wait(async { crate::agent::run(config).await.map_err(|error| Failure::of(Code::Failed, &error)) })
 }

@@ -1,3 +1,126 @@
 //! The device's decisions: what should run here against what does run, and what to do about it.
+//!
+//! ```text
+//! Target (pods bound here, images, config maps) + Observed (containers) --diff--> Decision { actions, wake_at }
+//! ```
+//!
+//! It needs no peer and no quorum: a device alone decides the same from its local replica. It keeps
+//! no memory between calls: back-off follows from when containers started and ended, attempts from
+//! the containers that are left and the stored status. It never reads a clock, starts anything or
+//! talks to anybody; the device loop executes what it says, one action after the other, and
+//! observes again.
 
+mod conditions;
 pub mod container;
+mod env;
+mod expand;
+mod lifecycle;
+mod restart;
+mod spec;
+mod status;
+mod target;
+mod termination;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::resource::Timestamp;
+use crate::resource::occurrence::Occurrence;
+use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
+
+pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
+pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
+
+/// Who writes the reconciler's events.
+pub(crate) const COMPONENT: &str = "kith-reconciler";
+
+/// What to do now, and when to ask again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// To be executed in order. One that fails does not stop the rest: the next decision sees what came of it.
+    pub actions: Vec<Action>,
+    /// When to decide again though nothing was observed to change in between.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Look an image up and make it ready to start from; its state comes with the next target.
+    PrepareImage {
+        /// As the pod names it.
+        image: String,
+    },
+    /// Start a container.
+    Start(Box<ContainerSpec>),
+    /// Signal a container. After `Ask`, its moment goes into `Observed::asked`.
+    Stop {
+        /// Which.
+        reference: ContainerRef,
+        /// How.
+        signal: StopSignal,
+    },
+    /// Remove what is left of an exited container; its log stays.
+    Remove(ContainerRef),
+    /// Store the pod with its new status, if it is still at this revision.
+    Report {
+        /// Which pod.
+        pod: PodRef,
+        /// The revision that the status was derived from.
+        revision: u64,
+        /// The whole new object.
+        object: Box<Pod>,
+    },
+    /// Remove the pod from the store, if it is still at this revision: nothing of it is left here.
+    DeletePod {
+        /// Which pod.
+        pod: PodRef,
+        /// The revision at which it was seen to be over.
+        revision: u64,
+    },
+    /// Write or count up an event; it follows the report or the action that it belongs to.
+    Event(Occurrence),
+}
+
+impl Decision {
+    fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// Decides what brings this device closer to its target.
+pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
+    let mut decision = Decision::default();
+    let mut by_pod: BTreeMap<&str, Vec<&ObservedContainer>> = BTreeMap::new();
+    for container in &observed.containers {
+        by_pod.entry(&container.reference.pod.uid).or_default().push(container);
+    }
+    for own in by_pod.values_mut() {
+        own.sort_by_key(|container| &container.reference);
+    }
+    for pod in &target.pods {
+        let bound = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let Some(reference) = target::reference(&pod.pod) else { continue };
+        if bound != Some(&target.node.name) {
+            continue;
+        }
+        let own = by_pod.remove(reference.uid.as_str()).unwrap_or_default();
+        let case = lifecycle::Case { target, observed, pod, reference, own, now };
+        case.decide(&mut decision);
+    }
+    for orphans in by_pod.values() {
+        let grace = target.settings.orphan_grace;
+        for container in orphans {
+            termination::end(&mut decision, &target.settings, observed, container, grace, now);
+        }
+    }
+    decision
+}

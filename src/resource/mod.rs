@@ -3,11 +3,13 @@
 
 pub mod defaults;
 pub mod fields;
+pub mod footprint;
 pub mod image;
 pub mod kind;
 pub mod manifest;
 pub mod meta;
 pub mod names;
+pub mod occurrence;
 pub mod patch;
 pub mod quantity;
 pub mod selector;

@@ -2,7 +2,20 @@
 //! preconditions, events. It decides whether a write applies and what it changes; it never looks
 //! inside a document, reads a clock or touches a file. `storage` gives it a table to live in.
 
+mod apply;
 pub mod codec;
+pub mod hash;
+pub mod memory;
+pub mod ring;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::apply;
+pub use hash::{StateHash, StateHasher};
+pub use ring::Ring;
+pub use table::{Client, Counters, Table};
 
 use serde::{Deserialize, Serialize};
 

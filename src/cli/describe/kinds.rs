@@ -183,7 +183,8 @@ pub(super) fn node(page: &mut Page, node: &Value, pods: &[Value]) {
     }
     conditions(page, status);
     let ready = found(&status["conditions"], "type", "Ready");
-    why_not(page, ready.filter(|ready| ready["status"] != "True").and_then(condition_reason).into_iter().collect());
+    let reason = ready.filter(|ready| ready["status"] != "True").and_then(condition_reason);
+    why_not(page, reason.as_slice());
     pod_table(page, pods);
 }
 

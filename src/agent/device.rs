@@ -1,0 +1,288 @@
+//! The device's loop: what should run here, from the local replica, against what does run. It
+//! needs no leader and no network. It decides nothing: the reconciler does, and this executes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use super::reports::{Report, Reports};
+use super::tasks::Tasks;
+use crate::consensus::{Engine, Replica};
+use crate::images::{ImageName, ImageStore};
+use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
+use crate::reconciler::{
+    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
+};
+use crate::resource::Timestamp;
+use crate::runtime::Runtime;
+
+/// The longest time between two looks, whatever is signalled.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// How often an image that is absent is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Pause after something could not be read or observed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Pods that are acted on at once.
+const PODS_AT_ONCE: usize = 8;
+
+/// Prepared images on their way to the loop.
+const PREPARED_QUEUE: usize = 16;
+
+/// Everything the loop acts with.
+pub(crate) struct Device {
+    pub(crate) engine: Engine,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) images: Arc<ImageStore>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) tasks: Tasks,
+    pub(crate) node: NodeContext,
+    pub(crate) settings: Settings,
+}
+
+/// What the loop remembers between rounds; losing it costs a second look, nothing more.
+#[derive(Default)]
+struct Memory {
+    images: BTreeMap<String, Prepared>,
+    /// Images that are being looked for.
+    looking: BTreeSet<String>,
+    asked: BTreeMap<ContainerRef, Timestamp>,
+}
+
+/// An image by its name on this device.
+#[derive(Clone)]
+struct Prepared {
+    state: ImageState,
+    layers: Vec<PathBuf>,
+}
+
+impl Device {
+    /// Keeps this device as it should be, for ever. Being dropped between two actions is safe: the
+    /// next agent observes what was done.
+    pub(crate) async fn run(self) {
+        let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
+        let mut memory = Memory::default();
+        let mut revisions = self.engine.revision();
+        let mut changes = self.runtime.changed();
+        loop {
+            let seen = *revisions.borrow_and_update();
+            changes.borrow_and_update();
+            let pause = match self.round(&mut memory, &prepared).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::error!(error, "this device can not look after its pods");
+                    PAUSE
+                }
+            };
+            // Cancel-safe: watches, a channel and a timer.
+            tokio::select! {
+                () = self.concerning(seen, &mut revisions) => {}
+                changed = changes.changed() => if changed.is_err() { return },
+                Some((name, found)) = arrivals.recv() => {
+                    memory.looking.remove(&name);
+                    memory.images.insert(name, found);
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Waits for a revision that changed a pod of this device or a config map.
+    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>) {
+        loop {
+            if revisions.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let now = *revisions.borrow();
+            let Ok(events) = self.engine.events_since(seen, None) else { return };
+            let concerns = events.iter().any(|event| match event.key.kind.as_str() {
+                "ConfigMap" => true,
+                "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
+                _ => false,
+            });
+            if concerns {
+                return;
+            }
+            seen = now;
+        }
+    }
+
+    /// Looks, decides, acts. Returns how long nothing needs to be looked at.
+    async fn round(
+        &self,
+        memory: &mut Memory,
+        prepared: &mpsc::Sender<(String, Prepared)>,
+    ) -> Result<Duration, String> {
+        let containers = self.runtime.list().await.map_err(|error| error.to_string())?;
+        memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
+        let observed = Observed { containers, asked: memory.asked.clone() };
+        let target = self.target(memory)?;
+        let now = self.clock.now();
+        let decision = diff(&target, &observed, now);
+        for (name, _) in target.images.iter().filter(|(_, state)| **state == ImageState::Absent) {
+            self.prepare(name, memory, prepared, LOOK_AGAIN);
+        }
+        let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
+        for action in decision.actions {
+            match action {
+                Action::PrepareImage { image } => {
+                    memory.images.insert(image.clone(), Prepared::preparing());
+                    self.prepare(&image, memory, prepared, Duration::ZERO);
+                }
+                Action::Stop { ref reference, signal: StopSignal::Ask } => {
+                    memory.asked.insert(reference.clone(), now);
+                    by_pod.entry(reference.pod.uid.clone()).or_default().push(action);
+                }
+                action => by_pod.entry(pod_uid(&action)).or_default().push(action),
+            }
+        }
+        let images = &memory.images;
+        futures_util::stream::iter(by_pod.into_values())
+            .for_each_concurrent(PODS_AT_ONCE, |actions| self.execute(actions, images))
+            .await;
+        Ok(decision.wake_at.map_or(RESYNC, |at| at.since(now).min(RESYNC)))
+    }
+
+    /// What should run here, from the local replica.
+    fn target(&self, memory: &Memory) -> Result<Target, String> {
+        let listing = self.engine.list("Pod", None).map_err(|error| error.to_string())?;
+        let mut pods = Vec::new();
+        let mut unreadable = None;
+        for document in &listing.documents {
+            if node_of(&document.body).is_none_or(|node| node != self.node.name) {
+                continue;
+            }
+            match serde_json::from_slice::<Pod>(&document.body) {
+                Ok(pod) => pods.push(TargetPod { pod, revision: document.modified }),
+                Err(error) => unreadable = Some(format!("{}: {error}", document.key)),
+            }
+        }
+        if let Some(unreadable) = unreadable {
+            // Its containers would look like nobody's, and be stopped.
+            return Err(format!("a pod of this device can not be read: {unreadable}"));
+        }
+        let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
+        let images = needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
+        let mut configmaps = BTreeMap::new();
+        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
+            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
+            let document = self.engine.get(&key).map_err(|error| error.to_string())?;
+            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
+                configmaps.insert((namespace, name), found);
+            }
+        }
+        Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
+    }
+
+    /// Looks an image up and unpacks it, off the loop.
+    fn prepare(&self, name: &str, memory: &mut Memory, prepared: &mpsc::Sender<(String, Prepared)>, after: Duration) {
+        if !memory.looking.insert(name.to_owned()) {
+            return;
+        }
+        let (store, prepared, name) = (self.images.clone(), prepared.clone(), name.to_owned());
+        self.tasks.spawn("prepare an image", async move {
+            tokio::time::sleep(after).await;
+            let wanted = name.clone();
+            let found = tokio::task::spawn_blocking(move || Prepared::from_store(&store, &wanted)).await;
+            if let Ok(found) = found {
+                let _ = prepared.send((name, found)).await;
+            }
+        });
+    }
+
+    /// Executes the actions of one pod in order.
+    async fn execute(&self, actions: Vec<Action>, images: &BTreeMap<String, Prepared>) {
+        for action in actions {
+            let done = match action {
+                Action::Start(spec) => self.start(*spec, images).await,
+                Action::Stop { reference, signal } => self.runtime.stop(&reference, signal).await,
+                Action::Remove(reference) => self.runtime.remove(&reference).await,
+                Action::Report { pod, revision, object } => {
+                    self.reports.report(pod, Report::Status { revision, object });
+                    Ok(())
+                }
+                Action::DeletePod { pod, revision } => {
+                    self.reports.report(pod, Report::Gone { revision });
+                    Ok(())
+                }
+                Action::Event(occurrence) => {
+                    self.reports.event(occurrence);
+                    Ok(())
+                }
+                Action::PrepareImage { .. } => Ok(()),
+            };
+            if let Err(error) = done {
+                tracing::warn!(%error, "an action failed; it is decided again");
+            }
+        }
+    }
+
+    async fn start(&self, spec: ContainerSpec, images: &BTreeMap<String, Prepared>) -> Result<(), crate::runtime::RuntimeError> {
+        let layers = images.get(&spec.image).map(|image| image.layers.clone()).unwrap_or_default();
+        tracing::info!(pod = spec.reference.pod.name, container = spec.reference.container, "start a container");
+        self.runtime.start(spec, layers).await
+    }
+}
+
+impl Prepared {
+    fn preparing() -> Self {
+        Self { state: ImageState::Preparing, layers: Vec::new() }
+    }
+
+    fn absent() -> Self {
+        Self { state: ImageState::Absent, layers: Vec::new() }
+    }
+
+    fn from_store(store: &ImageStore, name: &str) -> Self {
+        let failed = |reason: String| Self { state: ImageState::Failed(reason), layers: Vec::new() };
+        let parsed = match ImageName::parse(name) {
+            Ok(parsed) => parsed,
+            Err(error) => return failed(error.to_string()),
+        };
+        let image = match store.resolve(&parsed) {
+            Ok(Some(image)) => image,
+            Ok(None) => return Self::absent(),
+            Err(error) => return failed(error.to_string()),
+        };
+        match store.unpack(&image) {
+            Ok(layers) => {
+                Self { state: ImageState::Ready { config: image.config, id: image.digest.to_string() }, layers }
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+}
+
+/// The pod that an action is about, by its uid.
+fn pod_uid(action: &Action) -> String {
+    match action {
+        Action::Start(spec) => spec.reference.pod.uid.clone(),
+        Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
+        Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
+        Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
+        Action::PrepareImage { .. } => String::new(),
+    }
+}
+
+/// The device that a pod is bound to, read without the rest of it.
+fn node_of(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Bound {
+        spec: Spec,
+    }
+    #[derive(serde::Deserialize)]
+    struct Spec {
+        #[serde(rename = "nodeName")]
+        node_name: Option<String>,
+    }
+    serde_json::from_slice::<Bound>(body).ok()?.spec.node_name
+}

@@ -1,0 +1,82 @@
+//! Routes the fleet's own corner of the API, `/kith/v1/...`, to `Control`.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::control::{Control, Refusal};
+use crate::api::fleet::{KUBECONFIG, LEAVE, PLAN, STATUS, TOKENS};
+use crate::api::{Extra, ExtraRequest, ExtraResponse};
+
+/// The fleet's own corner.
+pub(crate) struct Corner(pub(crate) Arc<Control>);
+
+impl Extra for Corner {
+    fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
+        let control = self.0.clone();
+        let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS].contains(&request.path.as_str())
+            || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
+        known.then(|| -> BoxFuture<'static, ExtraResponse> {
+            Box::pin(async move {
+                match answer(&control, &request).await {
+                    Ok(body) => ExtraResponse { status: 200, content_type: "application/json".into(), body },
+                    Err(refusal) => refused(&refusal),
+                }
+            })
+        })
+    }
+}
+
+async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Refusal> {
+    let privileged = request.user.groups.iter().any(|group| group == "system:masters");
+    if !privileged && request.method != "GET" && request.path != PLAN {
+        let message = format!("{} may not do this: it needs a user of the group system:masters", request.user.name);
+        return Err(Refusal { status: 403, message });
+    }
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", STATUS) => json(&control.status().await?),
+        ("GET", TOKENS) => json(&control.tokens().await?),
+        ("POST", TOKENS) => json(&control.create_token(&parsed(&request.body)?, &request.user.name).await?),
+        ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),
+        ("POST", KUBECONFIG) => json(&control.kubeconfig(parsed(&request.body)?).await?),
+        ("POST", PLAN) => {
+            let manifest = std::str::from_utf8(&request.body)
+                .map_err(|_| Refusal { status: 400, message: "the manifest is not UTF-8 text".into() })?;
+            json(&control.plan(manifest)?)
+        }
+        ("DELETE", path) if path.starts_with(TOKENS) => {
+            control.revoke_token(&path[TOKENS.len() + 1..]).await?;
+            Ok(b"{}".to_vec())
+        }
+        (method, path) => Err(Refusal { status: 405, message: format!("{path} does not take {method}") }),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal { status: 400, message: format!("the request's body: {error}") })
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|error| Refusal { status: 500, message: error.to_string() })
+}
+
+/// Kubernetes' `Status`, as every other refusal of the API.
+fn refused(refusal: &Refusal) -> ExtraResponse {
+    let reason = match refusal.status {
+        400 => "BadRequest",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        409 => "Conflict",
+        422 => "Invalid",
+        503 => "ServiceUnavailable",
+        _ => "InternalError",
+    };
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": refusal.message, "reason": reason, "code": refusal.status,
+    });
+    ExtraResponse { status: refusal.status, content_type: "application/json".into(), body: status.to_string().into_bytes() }
+}

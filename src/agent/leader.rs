@@ -1,0 +1,168 @@
+//! The leader's loop: while this device leads, it keeps a view of the fleet up to date, asks the
+//! planner what to write, and proposes it. Every write carries preconditions, so a device that
+//! only thinks it leads can do no harm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+
+use super::clock::Clock;
+use crate::consensus::{Engine, Freshness, Replica};
+use crate::planner::{self, Fleet, Liveness, Plan, Settings};
+use crate::store::Change;
+
+/// How often the leader looks at who is silent.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Batches of one plan that are on their way at once.
+const IN_FLIGHT: usize = 32;
+
+/// Leads whenever this device is the leader, for ever. Dropping it at any await loses nothing: the
+/// next leader plans from the same state.
+pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings) {
+    let mut leadership = engine.leadership();
+    loop {
+        if leadership.wait_for(|now| now.is_leader).await.is_err() {
+            return;
+        }
+        tracing::info!("this device leads the fleet");
+        let term = Term { engine: engine.clone(), clock: clock.clone(), settings: settings.clone(), since: Instant::now() };
+        // Cancel-safe: a term holds nothing that is not in the store.
+        tokio::select! {
+            () = term.run() => {}
+            changed = leadership.wait_for(|now| !now.is_leader) => if changed.is_err() { return },
+        }
+        tracing::info!("this device no longer leads");
+    }
+}
+
+/// One stretch of leading.
+struct Term {
+    engine: Engine,
+    clock: Arc<Clock>,
+    settings: Settings,
+    since: Instant,
+}
+
+impl Term {
+    async fn run(self) {
+        let mut revisions = self.engine.revision();
+        let mut view = None;
+        let mut last_report = BTreeMap::new();
+        loop {
+            if self.engine.barrier().await != Freshness::Current {
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
+            revisions.borrow_and_update();
+            let view = match self.catch_up(view.take()) {
+                Ok(fresh) => view.insert(fresh),
+                Err(error) => {
+                    tracing::error!(error, "the fleet's state can not be read");
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+            };
+            self.observe_liveness(&mut view.fleet);
+            let now = self.clock.now();
+            let plan = planner::plan(&view.fleet, now);
+            log_report(&plan, &mut last_report);
+            let wrote = self.execute(&plan).await;
+            let pause = plan.wake_at.map_or(TICK, |at| at.since(now).clamp(Duration::from_millis(10), TICK));
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                changed = revisions.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause), if !wrote => {}
+            }
+        }
+    }
+
+    /// Brings the view to the latest revision by its events, or from scratch when these are gone.
+    fn catch_up(&self, view: Option<View>) -> Result<View, String> {
+        if let Some(mut view) = view
+            && let Ok(events) = self.engine.events_since(view.revision, None)
+        {
+            for event in events {
+                view.revision = event.revision;
+                match event.change {
+                    Change::Deleted => view.fleet.remove(&event.key),
+                    Change::Created | Change::Updated => view.put(&crate::store::Document {
+                        key: event.key,
+                        body: event.body.to_vec(),
+                        created: event.created,
+                        modified: event.revision,
+                    }),
+                }
+            }
+            return Ok(view);
+        }
+        let mut fresh = View { fleet: Fleet::default(), revision: u64::MAX };
+        fresh.fleet.settings = self.settings.clone();
+        for kind in Fleet::kinds() {
+            let listing = self.engine.list(&kind, None).map_err(|error| error.to_string())?;
+            // The oldest of the lists: events between it and the newest are applied again.
+            fresh.revision = fresh.revision.min(listing.revision);
+            listing.documents.iter().for_each(|document| fresh.put(document));
+        }
+        Ok(fresh)
+    }
+
+    fn observe_liveness(&self, fleet: &mut Fleet) {
+        let members = self.engine.members().borrow().clone();
+        let status = self.engine.status();
+        fleet.members = members.values().map(|member| member.name.clone()).collect();
+        fleet.leader_for = self.since.elapsed();
+        fleet.liveness = members
+            .iter()
+            .filter_map(|(id, member)| {
+                let itself = (*id == status.member_id).then_some(Duration::ZERO);
+                let silent_for = itself.or_else(|| status.last_heard.get(id).copied())?;
+                Some((member.name.clone(), Liveness { silent_for }))
+            })
+            .collect();
+    }
+
+    /// Proposes the batches of a plan; true when at least one applied and there is more to see.
+    async fn execute(&self, plan: &Plan) -> bool {
+        let proposals = futures_util::stream::iter(plan.batches.iter().map(|planned| async move {
+            match self.engine.propose(planned.batch.clone()).await {
+                Ok(outcome) => {
+                    tracing::debug!(object = %planned.object, why = planned.why, ?outcome, "planned");
+                    matches!(outcome, crate::store::Outcome::Applied { .. })
+                }
+                Err(error) => {
+                    tracing::warn!(object = %planned.object, why = planned.why, %error, "a planned write failed");
+                    false
+                }
+            }
+        }));
+        proposals.buffer_unordered(IN_FLIGHT).fold(false, |any, applied| async move { any || applied }).await
+    }
+}
+
+/// The planner's view of the fleet at a revision.
+struct View {
+    fleet: Fleet,
+    revision: u64,
+}
+
+impl View {
+    fn put(&mut self, document: &crate::store::Document) {
+        if let Err(skipped) = self.fleet.put(document) {
+            tracing::warn!(object = %skipped.key, why = skipped.why, "the planner passes over an object");
+        }
+    }
+}
+
+/// Logs what the planner did not do and why, once for each change of the reason.
+fn log_report(plan: &Plan, last: &mut BTreeMap<crate::store::Key, String>) {
+    let report: BTreeMap<_, _> = plan.report.iter().map(|note| (note.object.clone(), note.text.clone())).collect();
+    for (object, text) in &report {
+        if last.get(object) != Some(text) {
+            tracing::info!(%object, why = text, "waits");
+        }
+    }
+    *last = report;
+}

@@ -1,0 +1,155 @@
+//! This device's node: what it tells the fleet about itself. It writes what the device knows
+//! (size, addresses, images, labels) and leaves to the leader what only the leader can know (Ready).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::hardware::Hardware;
+use crate::config::Config;
+use crate::resource::Timestamp;
+
+/// Everything that this device says of itself.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// The device's name in the fleet.
+    pub name: String,
+    /// Its size and system.
+    pub hardware: Hardware,
+    /// Its addresses, best first.
+    pub addresses: Vec<IpAddr>,
+    /// Names and sizes of the images that it holds.
+    pub images: Vec<(String, u64)>,
+}
+
+/// The node as it should stand: `current` with this device's facts in it. Equal to `current` when
+/// there is nothing to write.
+pub fn node_object(current: Option<&Value>, facts: &NodeFacts, config: &Config, uid: &str, now: Timestamp) -> Value {
+    let mut node = current.cloned().unwrap_or_else(|| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": facts.name, "uid": uid, "creationTimestamp": now.to_string(), "generation": 1},
+            "spec": {},
+            "status": {},
+        })
+    });
+    let labels = entry(entry(&mut node, "metadata"), "labels");
+    for (key, value) in labels_of(facts, config) {
+        labels.insert(key, Value::String(value));
+    }
+    let status = entry(&mut node, "status");
+    for (key, value) in status_of(facts, config) {
+        status.insert(key.to_owned(), value);
+    }
+    node
+}
+
+/// The object under a key, made when it is missing or something else.
+fn entry<'a>(parent: &'a mut (impl Slot + ?Sized), key: &str) -> &'a mut Map<String, Value> {
+    let slot = parent.slot(key);
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    match slot {
+        Value::Object(map) => map,
+        _ => unreachable!("made an object above"),
+    }
+}
+
+trait Slot {
+    fn slot(&mut self, key: &str) -> &mut Value;
+}
+
+impl Slot for Value {
+    fn slot(&mut self, key: &str) -> &mut Value {
+        &mut self[key]
+    }
+}
+
+impl Slot for Map<String, Value> {
+    fn slot(&mut self, key: &str) -> &mut Value {
+        self.entry(key).or_insert(Value::Null)
+    }
+}
+
+fn labels_of(facts: &NodeFacts, config: &Config) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        ("kubernetes.io/hostname".to_owned(), facts.name.clone()),
+        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("kubernetes.io/arch".to_owned(), facts.hardware.architecture.to_owned()),
+    ]);
+    labels.extend(config.labels.clone());
+    labels
+}
+
+fn status_of(facts: &NodeFacts, config: &Config) -> Vec<(&'static str, Value)> {
+    let hardware = &facts.hardware;
+    let size = |cpu_millis: u64, memory: u64| {
+        json!({
+            "cpu": format!("{cpu_millis}m"),
+            "memory": format!("{}Ki", memory / 1024),
+            "ephemeral-storage": format!("{}Ki", hardware.disk / 1024),
+            "pods": MAX_PODS.to_string(),
+        })
+    };
+    let cpu = hardware.cpus * 1000;
+    let mut addresses: Vec<Value> =
+        facts.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    addresses.push(json!({"type": "Hostname", "address": facts.name}));
+    let images: Vec<Value> =
+        facts.images.iter().map(|(name, bytes)| json!({"names": [name], "sizeBytes": bytes})).collect();
+    vec![
+        ("capacity", size(cpu, hardware.memory)),
+        (
+            "allocatable",
+            size(cpu.saturating_sub(config.reserved_cpu), hardware.memory.saturating_sub(config.reserved_memory)),
+        ),
+        ("addresses", Value::Array(addresses)),
+        ("images", Value::Array(images)),
+        (
+            "nodeInfo",
+            json!({
+                "architecture": hardware.architecture,
+                "bootID": hardware.boot_id,
+                "containerRuntimeVersion": format!("kith://{}", env!("CARGO_PKG_VERSION")),
+                "kernelVersion": hardware.kernel,
+                "kubeProxyVersion": "",
+                "kubeletVersion": format!("v{}", env!("CARGO_PKG_VERSION")),
+                "machineID": hardware.machine_id,
+                "operatingSystem": "linux",
+                "osImage": hardware.os,
+                "systemUUID": hardware.machine_id,
+            }),
+        ),
+    ]
+}
+
+/// Pods that one device takes.
+const MAX_PODS: u32 = 110;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_what_others_wrote_and_is_stable() {
+        let facts = NodeFacts {
+            name: "d1".into(),
+            hardware: Hardware::read(Path::new("/")),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            images: vec![("hello:1".into(), 5)],
+        };
+        let config = Config::default();
+        let first = node_object(None, &facts, &config, "u1", Timestamp(0));
+        let mut touched = first.clone();
+        touched["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        touched["spec"]["unschedulable"] = json!(true);
+        let second = node_object(Some(&touched), &facts, &config, "u2", Timestamp(9));
+        assert_eq!(second, touched);
+        assert_eq!(first["metadata"]["labels"]["kubernetes.io/hostname"], "d1");
+    }
+}

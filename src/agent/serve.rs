@@ -1,0 +1,153 @@
+//! Opens the doors of this device: the unix socket, the HTTPS port, the way to other devices' APIs;
+//! tells systemd when it is ready; and closes everything for good when the device left its fleet.
+
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+
+use super::authority::{Ask, Signer};
+use super::tasks::Tasks;
+use super::{AgentError, file, keeper};
+use crate::api::{Api, PeerStreams, Stream, Unreachable};
+use crate::config::Config;
+use crate::consensus::Engine;
+use crate::identity::{Enrolment, Identity, tls_server_config};
+use crate::runtime::Shims;
+use crate::transport::Transport;
+
+/// Pause before a certificate is asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The serving certificate as it was last signed, with the addresses that it is for.
+const CERTIFICATE: &str = "serving.json";
+
+/// The way to other devices' APIs: byte streams on the connections of the transport.
+pub(crate) struct Peers {
+    pub(crate) engine: Engine,
+    pub(crate) transport: Transport,
+}
+
+impl PeerStreams for Peers {
+    fn open<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Box<dyn Stream>, Unreachable>> {
+        Box::pin(async move {
+            let members = self.engine.members().borrow().clone();
+            let peer = members.values().find(|member| member.name == node);
+            let peer = peer.ok_or_else(|| Unreachable(format!("{node} is not a member of this fleet")))?;
+            let stream = self.transport.open(peer).await.map_err(|error| Unreachable(error.to_string()))?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+/// Serves the unix socket.
+pub(crate) fn unix(api: &Api, path: &Path, tasks: &Tasks) {
+    let (api, path) = (api.clone(), path.to_owned());
+    tasks.spawn("serve the socket", async move {
+        if let Err(error) = api.serve_unix(&path).await {
+            tracing::error!(%error, "the API's socket can not be served");
+        }
+    });
+}
+
+/// Serves HTTPS as soon as this device has a certificate for its addresses.
+pub(crate) async fn tls(
+    api: &Api,
+    config: &Arc<Config>,
+    identity: &Arc<Identity>,
+    enrolment: &Enrolment,
+    signer: Signer,
+    tasks: &Tasks,
+) -> Result<(), AgentError> {
+    let listener = TcpListener::bind(config.api_listen)
+        .await
+        .map_err(file(format!("listen on {} for HTTPS (api_listen in agent.toml)", config.api_listen)))?;
+    let (api, config, identity) = (api.clone(), config.clone(), identity.clone());
+    let authority = enrolment.authority.clone();
+    tasks.spawn("serve HTTPS", async move {
+        let certificate = certificate(&config, &identity, &signer).await;
+        match tls_server_config(&authority, &certificate, &identity) {
+            Ok(tls) => api.serve_tls(listener, tls).await,
+            Err(error) => tracing::error!(%error, "HTTPS is not served"),
+        }
+    });
+    Ok(())
+}
+
+/// A signed certificate and what it is good for.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Serving {
+    addresses: Vec<IpAddr>,
+    certificate: String,
+}
+
+/// The certificate of an earlier start when it still fits, else a new one as soon as a voter can
+/// be asked.
+async fn certificate(config: &Config, identity: &Identity, signer: &Signer) -> String {
+    let path = config.data_dir.join("identity").join(CERTIFICATE);
+    let mut addresses: Vec<IpAddr> = keeper::addresses(config).iter().map(std::net::SocketAddr::ip).collect();
+    addresses.extend([IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
+    let kept: Option<Serving> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(kept) = kept
+        && kept.addresses == addresses
+    {
+        return kept.certificate;
+    }
+    let ask = Ask::SignServing { public_key: identity.serving_public_key(), addresses: addresses.clone() };
+    loop {
+        match signer.ask(&ask).await {
+            Ok(certificate) => {
+                let serving = Serving { addresses, certificate };
+                if let Err(error) = keep(&path, &serving) {
+                    tracing::warn!(%error, "the serving certificate is not kept; it is asked for again at the next start");
+                }
+                return serving.certificate;
+            }
+            Err(why) => tracing::debug!(why, "no certificate for HTTPS yet"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Old or new, never half: temporary file, fsync, rename.
+fn keep(path: &Path, serving: &Serving) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut temporary, &serde_json::to_vec(serving)?)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Tells systemd, where it listens, that the agent is ready. Elsewhere it does nothing.
+pub(crate) fn notify_ready(status: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let message = format!("READY=1\nSTATUS={status}\n");
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), &path));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "systemd can not be told that the agent is ready");
+    }
+}
+
+/// The device left: its containers end, and its keys, log and state are removed. Images stay.
+pub(crate) fn forget_fleet(config: &Config, runtime: Shims) -> Result<(), AgentError> {
+    drop(runtime);
+    crate::runtime::kill_everything(&config.cgroup)?;
+    Enrolment::remove(&config.data_dir)?;
+    for name in ["log", "state.redb", "snapshots", "identity", "scratch"] {
+        let path = config.data_dir.join(name);
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(file(format!("remove {}", path.display()))(error));
+            }
+            _ => {}
+        }
+    }
+    tracing::info!("this device left its fleet; kith init or kith join TOKEN starts over");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Reads that are as fresh as the fleet: the leader confirms with a quorum that it still leads and
+//! says how far to read, and the local replica catches up to there. One confirmation serves
+//! everyone who waited for it.
+
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{Instant as _, ReadPolicy};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::engine::Engine;
+use super::message::{Response, ToLeader};
+use super::replica::Freshness;
+use super::timing::BARRIER_TIMEOUT;
+
+/// Readers answered by one confirmation.
+const GROUP: usize = 256;
+
+impl Engine {
+    /// Waits until the replica is current; see [`super::Replica::barrier`].
+    pub(super) async fn wait_current(&self) -> Freshness {
+        if self.given_up() {
+            return self.stale(self.why());
+        }
+        let (answer, current) = oneshot::channel();
+        let asked = async {
+            self.inner.reads.send(answer).await.map_err(|_| "this agent is stopping".to_owned())?;
+            current.await.unwrap_or_else(|_| Err("this agent is stopping".into()))
+        };
+        match tokio::time::timeout(BARRIER_TIMEOUT, asked).await {
+            Ok(Ok(())) => Freshness::Current,
+            Ok(Err(why)) => self.stale(why),
+            Err(_) => self.stale(self.why()),
+        }
+    }
+
+    fn stale(&self, why: String) -> Freshness {
+        Freshness::Stale { age: self.age(), why }
+    }
+
+    /// Whether nobody was heard for so long that waiting would only slow down who asks. When they
+    /// are heard again, this ends by itself.
+    fn given_up(&self) -> bool {
+        let limit = self.inner.timing.given_up_after();
+        if self.failure().is_some() {
+            return true;
+        }
+        if self.leadership().borrow().is_leader {
+            return self.quorum_silence().is_some_and(|silence| silence > limit);
+        }
+        self.inner.peers.leader_silence().is_some_and(|silence| silence > limit)
+    }
+
+    /// How long ago a quorum answered this leader.
+    pub(super) fn quorum_silence(&self) -> Option<Duration> {
+        let metrics = self.inner.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.map(|at| at.elapsed())
+    }
+
+    /// Time since this device knew that it was current. After a restart only the wall clocks of
+    /// the writers and of this device can tell.
+    pub(super) fn age(&self) -> Duration {
+        let heard = if self.leadership().borrow().is_leader { self.quorum_silence() } else { None };
+        heard.or_else(|| self.inner.peers.leader_silence()).unwrap_or_else(|| {
+            let now = (self.inner.wall)();
+            now.since(self.inner.state.last_change())
+        })
+    }
+
+    /// Answers readers, as many as came in while the round before was under way.
+    pub(super) async fn answer_reads(self, mut asked: mpsc::Receiver<oneshot::Sender<Result<(), String>>>) {
+        let mut waiting = Vec::new();
+        while asked.recv_many(&mut waiting, GROUP).await > 0 {
+            let current = self.catch_up().await;
+            for answer in waiting.drain(..) {
+                let _ = answer.send(current.clone());
+            }
+        }
+    }
+
+    async fn catch_up(&self) -> Result<(), String> {
+        let deadline = Instant::now() + BARRIER_TIMEOUT;
+        let next_index = match self.at_leader(ToLeader::ReadIndex, deadline).await {
+            Some(Response::ReadIndex(next_index)) => next_index,
+            _ => return Err(self.why()),
+        };
+        let mut applied = self.inner.state.applied();
+        match tokio::time::timeout_at(deadline, applied.wait_for(|&next| next >= next_index)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("the leader answers, but this device has not caught up with it yet".into()),
+        }
+    }
+
+    /// How far the log must be applied before a read, confirmed by a quorum. Only a leader knows.
+    pub(super) async fn read_index(&self) -> Response {
+        match self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Response::ReadIndex(read.index() + 1),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Response::NotLeader(forward.leader_id)
+            }
+            Err(error) => Response::Failed(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Answering the other members, and asking the leader.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::engine::{Engine, EngineError};
+use super::message::{Envelope, Request, Response, ToLeader};
+use super::timing::{MEMBERSHIP_TIMEOUT, PROPOSE_TIMEOUT, RETRY};
+use crate::identity::DeviceKey;
+use crate::store::codec;
+
+impl Engine {
+    /// Answers a request of a trusted peer. What is not a request gets an answer that says so.
+    pub async fn handle(&self, from: DeviceKey, request: Vec<u8>) -> Vec<u8> {
+        let response = match codec::decode::<Envelope>(&request) {
+            Ok(envelope) if envelope.to == self.inner.id => {
+                drop(request);
+                self.inner.peers.heard_from(envelope.from);
+                self.answer(from, envelope).await
+            }
+            Ok(envelope) => Response::Failed(format!("this is member {}, not {}", self.inner.id, envelope.to)),
+            Err(error) => Response::Failed(format!("the request does not decode: {error}")),
+        };
+        codec::encode(&response).unwrap_or_default()
+    }
+
+    async fn answer(&self, from: DeviceKey, envelope: Envelope) -> Response {
+        let raft = &self.inner.raft;
+        match envelope.request {
+            Request::Append(request) => match raft.append_entries(request).await {
+                Ok(response) => {
+                    if !matches!(response, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+                        self.inner.peers.heard_leader();
+                    }
+                    Response::Append(response)
+                }
+                Err(error) => Response::Failed(error.to_string()),
+            },
+            Request::Vote(request) => answer_vote(raft.vote(request).await),
+            Request::PreVote(request) => answer_vote(raft.pre_vote(request).await),
+            Request::Snapshot(piece) => self.receive(envelope.from, piece).await,
+            Request::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
+                Ok(response) => Response::TransferLeader(response),
+                Err(error) => Response::Failed(error.to_string()),
+            },
+            Request::Leader(request) => self.lead(from, request).await,
+            Request::App(request) => self.answer_app(from, request).await,
+        }
+    }
+
+    /// Does what only the leader can do, or says who that is.
+    async fn lead(&self, from: DeviceKey, request: ToLeader) -> Response {
+        let known = *self.inner.leadership.borrow();
+        if !known.is_leader {
+            return Response::NotLeader(known.leader.filter(|&leader| leader != self.inner.id));
+        }
+        match request {
+            ToLeader::Propose(txns) => Response::Proposed(self.apply_as_leader(txns, PROPOSE_TIMEOUT).await),
+            ToLeader::ReadIndex => self.read_index().await,
+            ToLeader::App(request) => self.answer_app(from, request).await,
+            ToLeader::AddMember(member) => self.admit(member).await,
+            ToLeader::RemoveMember(id) => self.expel(id).await,
+            ToLeader::UpdateMember(id, member) => self.revise(id, member).await,
+            ToLeader::TransferTo(id) => self.hand_over(id).await,
+        }
+    }
+
+    async fn answer_app(&self, from: DeviceKey, request: Vec<u8>) -> Response {
+        match self.inner.app.load_full() {
+            Some(handler) => Response::App(handler(from, request).await),
+            None => Response::Failed("this agent is still starting".into()),
+        }
+    }
+
+    /// Asks the leader, whoever it is by then, until it answers or time is up.
+    pub(super) async fn at_leader(&self, request: ToLeader, deadline: Instant) -> Option<Response> {
+        let mut leadership = self.leadership();
+        let me = self.key();
+        loop {
+            let known = *leadership.borrow_and_update();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ask = async {
+                match known.leader {
+                    Some(leader) if leader == self.inner.id => {
+                        tokio::time::timeout(left, self.lead(me, request.clone())).await.ok()
+                    }
+                    Some(leader) => {
+                        self.inner.peers.ask(leader, None, Request::Leader(request.clone()), left).await.ok()
+                    }
+                    None => None,
+                }
+            };
+            let answer = tokio::select! {
+                answer = ask => answer,
+                // The old leader may have done it: every such request may be asked twice.
+                _ = leadership.wait_for(|now| *now != known) => None,
+            };
+            match answer {
+                None | Some(Response::NotLeader(_) | Response::Failed(_)) => {}
+                answer => return answer,
+            }
+            let now = Instant::now();
+            if now >= deadline || self.inner.stop.is_cancelled() {
+                return None;
+            }
+            let pause = (now + RETRY).min(deadline);
+            let _ = tokio::time::timeout_at(pause, leadership.wait_for(|now| *now != known)).await;
+        }
+    }
+
+    /// Sends a request of another room to the leader's handler (this device's own, when it leads).
+    pub async fn ask_leader(&self, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, EngineError> {
+        match self.at_leader(ToLeader::App(request), Instant::now() + timeout).await {
+            Some(Response::App(answer)) => Ok(answer),
+            _ => Err(self.unavailable(timeout)),
+        }
+    }
+
+    /// Sends a request of another room to one member's handler.
+    pub async fn ask(&self, member_id: u64, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, EngineError> {
+        let failed = |reason: String| EngineError::Peer { peer: self.inner.peers.name(member_id), reason };
+        let answer = if member_id == self.inner.id {
+            self.answer_app(self.key(), request).await
+        } else {
+            let asked = self.inner.peers.ask(member_id, None, Request::App(request), timeout).await;
+            asked.map_err(|error| failed(error.to_string()))?
+        };
+        match answer {
+            Response::App(answer) => Ok(answer),
+            Response::Failed(reason) => Err(failed(reason)),
+            _ => Err(failed("the answer does not fit the question".into())),
+        }
+    }
+
+    fn key(&self) -> DeviceKey {
+        self.inner.peers.member(self.inner.id).map(|member| member.key).unwrap_or_default()
+    }
+
+    /// A change of the membership at the leader: the id that it is about, or why not.
+    pub(super) async fn change_at_leader(&self, request: ToLeader) -> Result<u64, EngineError> {
+        match self.at_leader(request, Instant::now() + MEMBERSHIP_TIMEOUT).await {
+            Some(Response::Member(id)) => Ok(id),
+            Some(Response::Refused(refusal)) => Err(refusal.into()),
+            _ => Err(self.unavailable(MEMBERSHIP_TIMEOUT)),
+        }
+    }
+}
+
+fn answer_vote<E: std::fmt::Display>(
+    vote: Result<openraft::raft::VoteResponse<crate::storage::TypeConfig>, E>,
+) -> Response {
+    match vote {
+        Ok(response) => Response::Vote(response),
+        Err(error) => Response::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,226 @@
+//! A fleet in one process: devices in temporary folders, connected by a wire that a test can cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+
+use crate::config::Profile;
+use crate::consensus::{Engine, EngineConfig, Leadership, Replica};
+use crate::identity::{DeviceKey, Member};
+use crate::resource::Timestamp;
+use crate::store::{Batch, Key, StateHash, Write};
+use crate::transport::{Wire, WireError};
+
+pub(super) fn doc(name: &str) -> Key {
+    Key::new("Test", "default", name)
+}
+
+pub(super) fn put(name: &str, body: &str) -> Batch {
+    Batch { checks: Vec::new(), writes: vec![Write::Put { key: doc(name), body: body.into() }] }
+}
+
+pub(super) fn member(id: u64) -> Member {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&id.to_be_bytes());
+    Member { name: format!("lamp-{id}"), key: DeviceKey(key), ..Member::default() }
+}
+
+/// What happens to messages.
+#[derive(Default)]
+pub(super) struct Weather {
+    engines: BTreeMap<DeviceKey, Engine>,
+    cut: BTreeSet<DeviceKey>,
+    /// Every answer to one of the next requests is lost, though the request was carried out.
+    pub(super) lose_answers: u32,
+    pub(super) delivered: u64,
+}
+
+/// One device's end of the wire.
+struct MemoryWire {
+    me: DeviceKey,
+    weather: Weak<Mutex<Weather>>,
+}
+
+impl MemoryWire {
+    fn target(&self, peer: &Member) -> Option<Engine> {
+        let weather = self.weather.upgrade()?;
+        let mut weather = weather.lock().unwrap();
+        if weather.cut.contains(&self.me) || weather.cut.contains(&peer.key) {
+            return None;
+        }
+        weather.delivered += 1;
+        weather.engines.get(&peer.key).cloned()
+    }
+
+    fn answer_lost(&self) -> bool {
+        let Some(weather) = self.weather.upgrade() else { return true };
+        let mut weather = weather.lock().unwrap();
+        let lost = weather.lose_answers > 0;
+        weather.lose_answers = weather.lose_answers.saturating_sub(1);
+        lost
+    }
+}
+
+impl Wire for MemoryWire {
+    fn call<'a>(
+        &'a self,
+        peer: &'a Member,
+        request: Vec<u8>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, WireError>> {
+        Box::pin(async move {
+            let name = || peer.name.clone();
+            let Some(target) = self.target(peer) else {
+                return Err(WireError::Unreachable { peer: name(), reason: "the test cut the wire".into() });
+            };
+            assert!(request.len() <= crate::consensus::MAX_MESSAGE_BYTES, "a request of {} bytes", request.len());
+            let answer = tokio::time::timeout(timeout, target.handle(self.me, request)).await;
+            if self.answer_lost() || self.target(peer).is_none() {
+                return Err(WireError::TimedOut { peer: name(), waited: timeout });
+            }
+            answer.map_err(|_| WireError::TimedOut { peer: name(), waited: timeout })
+        })
+    }
+}
+
+pub(super) struct Fleet {
+    folder: TempDir,
+    pub(super) weather: Arc<Mutex<Weather>>,
+    engines: BTreeMap<u64, Engine>,
+    next_client: u64,
+    pub(super) now: Timestamp,
+}
+
+impl Fleet {
+    pub(super) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            weather: Arc::default(),
+            engines: BTreeMap::new(),
+            next_client: 1,
+            now: Timestamp(1_800_000_000_000),
+        }
+    }
+
+    pub(super) fn dir(&self, id: u64) -> PathBuf {
+        self.folder.path().join(id.to_string())
+    }
+
+    pub(super) fn engine(&self, id: u64) -> Engine {
+        self.engines[&id].clone()
+    }
+
+    /// Starts a device, new or from its folder.
+    pub(super) async fn start(&mut self, id: u64) -> Engine {
+        self.next_client += 1;
+        let now = self.now;
+        let key = member(id).key;
+        let config = EngineConfig {
+            data_dir: self.dir(id),
+            member_id: id,
+            profile: Profile::Lan,
+            wire: Arc::new(MemoryWire { me: key, weather: Arc::downgrade(&self.weather) }),
+            wall: Arc::new(move || now),
+            client: self.next_client,
+        };
+        let engine = Engine::start(config).await.unwrap();
+        self.engines.insert(id, engine.clone());
+        self.weather.lock().unwrap().engines.insert(key, engine.clone());
+        engine
+    }
+
+    pub(super) async fn bootstrap(&mut self) -> Engine {
+        let engine = self.start(1).await;
+        engine.bootstrap(1, member(1)).await.unwrap();
+        engine
+    }
+
+    /// Adds the next device, and waits until it knows that it is a member.
+    pub(super) async fn join(&mut self) -> Engine {
+        let expected = self.engines.keys().max().unwrap() + 1;
+        let id = self.engine(1).add_member(member(expected)).await.unwrap();
+        assert_eq!(id, expected);
+        let engine = self.start(id).await;
+        engine.members().wait_for(|members| members.contains_key(&id)).await.unwrap();
+        engine
+    }
+
+    /// Stops a device and lets go of its files.
+    pub(super) async fn stop(&mut self, id: u64) {
+        let removed = self.weather.lock().unwrap().engines.remove(&member(id).key);
+        drop(removed);
+        if let Some(engine) = self.engines.remove(&id) {
+            engine.shutdown().await.unwrap();
+        }
+    }
+
+    pub(super) async fn stop_all(&mut self) {
+        for id in self.engines.keys().copied().collect::<Vec<_>>() {
+            self.stop(id).await;
+        }
+    }
+
+    pub(super) fn cut(&self, id: u64) {
+        self.weather.lock().unwrap().cut.insert(member(id).key);
+    }
+
+    pub(super) fn heal(&self, id: u64) {
+        self.weather.lock().unwrap().cut.remove(&member(id).key);
+    }
+
+    /// Waits until one of these leads.
+    pub(super) async fn leader_among(&self, ids: &[u64]) -> u64 {
+        let waits = ids.iter().map(|&id| {
+            let mut leadership = self.engine(id).leadership();
+            Box::pin(async move {
+                leadership.wait_for(|known: &Leadership| known.is_leader).await.unwrap();
+                id
+            })
+        });
+        within(20, futures_util::future::select_all(waits)).await.0
+    }
+
+    /// Waits until the leader's membership has exactly these voters.
+    pub(super) async fn voters(&self, expected: &[u64]) {
+        let reached = async {
+            loop {
+                for engine in self.engines.values() {
+                    let status = engine.status();
+                    if engine.leadership().borrow().is_leader && status.voters.keys().eq(expected.iter()) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(30, reached).await;
+    }
+
+    /// Waits until these print one hash.
+    pub(super) async fn same_state(&self, ids: &[u64], limit: Duration) -> StateHash {
+        let reached = async {
+            loop {
+                let hashes: Vec<_> = ids.iter().map(|id| self.engine(*id).state_hash().unwrap()).collect();
+                if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
+                    return hashes[0];
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(limit, reached).await.expect("the replicas print one hash in time")
+    }
+
+    /// Waits until a device has a revision.
+    pub(super) async fn reaches(&self, id: u64, revision: u64) {
+        within(30, self.engine(id).revision().wait_for(|&known| known >= revision)).await.unwrap();
+    }
+}
+
+/// A limit that only a hanging test meets.
+pub(super) async fn within<T>(seconds: u64, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(seconds), future).await.expect("it happens in time")
+}

@@ -1,0 +1,226 @@
+//! From a pod's container and its image to what the runtime starts: no decision is left after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
+
+use super::container::{ContainerRef, ContainerSpec, Limits};
+use super::env::{self, Sources};
+use super::expand::expand;
+use super::target::{NodeContext, Settings};
+use crate::resource::quantity::NotAQuantity;
+use crate::resource::{ImageConfig, footprint};
+
+/// Capabilities that a container keeps when it says nothing.
+pub const DEFAULT_CAPABILITIES: [&str; 9] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"];
+
+/// Capabilities that a container may ask for on top.
+pub const ADDABLE_CAPABILITIES: [&str; 4] = ["AUDIT_WRITE", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
+
+/// The least CPU weight, in shares.
+const SHARES_MIN: u64 = 2;
+
+/// Why a container can not be started as it is described: the reason of its waiting state follows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A config map is missing.
+    #[error("configmap {name:?} not found")]
+    ConfigMap {
+        /// The config map.
+        name: String,
+    },
+    /// A key of a config map is missing.
+    #[error("couldn't find key {key} in ConfigMap {name:?}")]
+    ConfigKey {
+        /// The config map.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// Secrets are not served.
+    #[error("secret {name:?} can not be read: this release has no secrets; use a config map, or mark it optional")]
+    Secret {
+        /// The secret.
+        name: String,
+    },
+    /// A variable refers to a field that it can not have.
+    #[error("variable {variable} refers to {path:?}, which is not a field that a variable can have")]
+    Field {
+        /// The variable.
+        variable: String,
+        /// The path.
+        path: String,
+    },
+    /// Neither pod nor image names a program.
+    #[error("no command specified: neither the image nor the container names a program; set `command`")]
+    NoCommand,
+    /// The container must not run as root, but would.
+    #[error("container has runAsNonRoot and would run as root: set `runAsUser`, or use an image with a user")]
+    Root,
+    /// A user or group id is out of range.
+    #[error("{field} is {value}, but must be between 0 and 4294967295")]
+    Id {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: i64,
+    },
+    /// A capability that no container gets.
+    #[error("capability {name} can not be added: containers may add {}", ADDABLE_CAPABILITIES.join(", "))]
+    Capability {
+        /// The capability.
+        name: String,
+    },
+    /// A privileged container was asked for.
+    #[error("privileged containers are not run")]
+    Privileged,
+    /// A limit or request can not be read.
+    #[error("resources: {0}")]
+    Quantity(NotAQuantity),
+}
+
+impl From<NotAQuantity> for SpecError {
+    fn from(found: NotAQuantity) -> Self {
+        Self::Quantity(found)
+    }
+}
+
+/// Everything that a runtime needs to start one attempt of a container.
+pub fn container_spec(
+    reference: ContainerRef,
+    pod: &Pod,
+    container: &Container,
+    image: &ImageConfig,
+    configmaps: &BTreeMap<(String, String), ConfigMap>,
+    node: &NodeContext,
+    settings: &Settings,
+) -> Result<ContainerSpec, SpecError> {
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    if container.security_context.as_ref().and_then(|security| security.privileged) == Some(true) {
+        return Err(SpecError::Privileged);
+    }
+    let hostname = hostname(pod, spec, node);
+    let sources = Sources { pod, container, configmaps, node };
+    let variables = env::variables(&sources, image, &hostname)?;
+    let args = command(container, image, &variables.own)?;
+    let (uid, gid) = user(spec, container, image)?;
+    let working_dir = container.working_dir.as_deref().map(|dir| expand(dir, &variables.own));
+    let working_dir = working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| image.working_dir.clone());
+    Ok(ContainerSpec {
+        image: container.image.clone().unwrap_or_default(),
+        args,
+        env: variables.all,
+        working_dir: if working_dir.starts_with('/') { working_dir } else { format!("/{working_dir}") },
+        uid,
+        gid,
+        groups: groups(spec)?,
+        hostname,
+        limits: limits(container, settings)?,
+        capabilities: capabilities(container)?,
+        stop_signal: image.stop_signal.clone(),
+        read_only_root: container.security_context.as_ref().and_then(|security| security.read_only_root_filesystem)
+            == Some(true),
+        oom_score_adj: oom_score_adj(spec, container, node)?,
+        reference,
+    })
+}
+
+fn hostname(pod: &Pod, spec: &PodSpec, node: &NodeContext) -> String {
+    if spec.host_network == Some(true) {
+        return node.name.clone();
+    }
+    let name = spec.hostname.clone().filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone());
+    name.unwrap_or_default().chars().take(63).collect()
+}
+
+/// `command` replaces the image's entrypoint and its arguments; `args` only the arguments.
+fn command(
+    container: &Container,
+    image: &ImageConfig,
+    own: &BTreeMap<String, String>,
+) -> Result<Vec<String>, SpecError> {
+    let given = |list: &Option<Vec<String>>| list.as_ref().filter(|list| !list.is_empty()).cloned();
+    let expanded = |list: Vec<String>| list.iter().map(|text| expand(text, own)).collect::<Vec<_>>();
+    let mut all = match given(&container.command) {
+        Some(command) => expanded(command),
+        None => image.entrypoint.clone(),
+    };
+    match given(&container.args) {
+        Some(args) => all.extend(expanded(args)),
+        None if given(&container.command).is_none() => all.extend(image.cmd.iter().cloned()),
+        None => {}
+    }
+    if all.first().is_none_or(String::is_empty) { Err(SpecError::NoCommand) } else { Ok(all) }
+}
+
+fn user(spec: &PodSpec, container: &Container, image: &ImageConfig) -> Result<(u32, u32), SpecError> {
+    let own = container.security_context.as_ref();
+    let whole = spec.security_context.as_ref();
+    let asked = own.and_then(|own| own.run_as_user).or(whole.and_then(|whole| whole.run_as_user));
+    let group = own.and_then(|own| own.run_as_group).or(whole.and_then(|whole| whole.run_as_group));
+    let uid = asked.map_or(Ok(image.user.uid), |value| id("runAsUser", value))?;
+    let default = if uid == image.user.uid { image.user.gid } else { 0 };
+    let gid = group.map_or(Ok(default), |value| id("runAsGroup", value))?;
+    let non_root = own.and_then(|own| own.run_as_non_root).or(whole.and_then(|whole| whole.run_as_non_root));
+    if non_root == Some(true) && uid == 0 { Err(SpecError::Root) } else { Ok((uid, gid)) }
+}
+
+fn id(field: &'static str, value: i64) -> Result<u32, SpecError> {
+    u32::try_from(value).map_err(|_| SpecError::Id { field, value })
+}
+
+fn groups(spec: &PodSpec) -> Result<Vec<u32>, SpecError> {
+    let Some(security) = &spec.security_context else { return Ok(Vec::new()) };
+    let listed = security.supplemental_groups.iter().flatten().chain(&security.fs_group);
+    let unique: BTreeSet<u32> = listed.map(|value| id("supplementalGroups", *value)).collect::<Result<_, _>>()?;
+    Ok(unique.into_iter().collect())
+}
+
+fn limits(container: &Container, settings: &Settings) -> Result<Limits, SpecError> {
+    let memory = footprint::limit(container, "memory")?.map(crate::resource::Quantity::units);
+    let cpu = footprint::limit(container, "cpu")?.map(crate::resource::Quantity::millis);
+    let requested = footprint::request(container, "cpu")?.map_or(0, crate::resource::Quantity::millis);
+    Ok(Limits {
+        memory: memory.filter(|bytes| *bytes > 0),
+        cpu: cpu.filter(|millis| *millis > 0),
+        cpu_shares: (requested.saturating_mul(1024) / 1000).max(SHARES_MIN),
+        pids: settings.pids_limit,
+    })
+}
+
+/// The short default list, less what is dropped, plus what is added of the allowed ones.
+fn capabilities(container: &Container) -> Result<Vec<String>, SpecError> {
+    let short = |name: &str| name.trim_start_matches("CAP_").to_ascii_uppercase();
+    let mut kept: BTreeSet<String> = DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
+    let asked = container.security_context.as_ref().and_then(|security| security.capabilities.as_ref());
+    for name in asked.iter().flat_map(|asked| asked.drop.iter().flatten()) {
+        match short(name).as_str() {
+            "ALL" => kept.clear(),
+            one => drop(kept.remove(one)),
+        }
+    }
+    for name in asked.iter().flat_map(|asked| asked.add.iter().flatten()) {
+        let name = short(name);
+        let allowed = DEFAULT_CAPABILITIES.contains(&name.as_str()) || ADDABLE_CAPABILITIES.contains(&name.as_str());
+        if !allowed {
+            return Err(SpecError::Capability { name });
+        }
+        kept.insert(name);
+    }
+    Ok(kept.into_iter().map(|name| format!("CAP_{name}")).collect())
+}
+
+/// Kubernetes' order of who is killed first when memory runs out.
+fn oom_score_adj(spec: &PodSpec, container: &Container, node: &NodeContext) -> Result<i32, SpecError> {
+    Ok(match footprint::qos_class(spec) {
+        "Guaranteed" => -997,
+        "BestEffort" => 1000,
+        _ => {
+            let requested = footprint::request(container, "memory")?.map_or(0, crate::resource::Quantity::units);
+            let share = requested.saturating_mul(1000).checked_div(node.memory).unwrap_or(0);
+            i32::try_from(1000u64.saturating_sub(share).clamp(3, 999)).unwrap_or(999)
+        }
+    })
+}

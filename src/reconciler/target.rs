@@ -1,0 +1,130 @@
+//! What a decision is made from: pods, images and settings on one side, containers on the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+
+use super::container::{ContainerRef, ObservedContainer, PodRef};
+use crate::resource::{ImageConfig, Timestamp};
+
+/// What should run here, and what is needed for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Target {
+    /// This device.
+    pub node: NodeContext,
+    /// Pods bound to this device, those being deleted included.
+    pub pods: Vec<TargetPod>,
+    /// By image as the pods name it; a missing one has not been looked at yet.
+    pub images: BTreeMap<String, ImageState>,
+    /// By namespace and name; what is missing does not exist.
+    pub configmaps: BTreeMap<(String, String), ConfigMap>,
+    /// Settings of this device.
+    pub settings: Settings,
+}
+
+/// This device, as its pods see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeContext {
+    /// Name of its node.
+    pub name: String,
+    /// Its main address: `status.hostIP` of its pods, and `podIP` on its own network. Empty when unknown.
+    pub ip: String,
+    /// Its memory in bytes; 0 when unknown.
+    pub memory: u64,
+}
+
+/// A pod that is bound here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetPod {
+    /// As it is stored.
+    pub pod: Pod,
+    /// The revision that last changed it.
+    pub revision: u64,
+}
+
+/// What is known of an image on this device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageState {
+    /// Containers can be started from it.
+    Ready {
+        /// What it says about its containers.
+        config: ImageConfig,
+        /// Its digest, as `imageID` in the status: `sha256:...`.
+        id: String,
+    },
+    /// It is being unpacked.
+    Preparing,
+    /// It is not on this device.
+    Absent,
+    /// It is here, but can not be used.
+    Failed(String),
+}
+
+/// Settings of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Wait before the second restart; doubled for each further one.
+    pub backoff_base: Duration,
+    /// The longest wait.
+    pub backoff_cap: Duration,
+    /// A container that ran for so long starts over with its waits.
+    pub backoff_reset: Duration,
+    /// Time between asking and killing for containers whose pod is not known any more.
+    pub orphan_grace: Duration,
+    /// Time until a kill that changed nothing is repeated.
+    pub kill_retry: Duration,
+    /// Processes and threads of one container.
+    pub pids_limit: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backoff_base: Duration::from_secs(10),
+            backoff_cap: Duration::from_mins(5),
+            backoff_reset: Duration::from_mins(10),
+            orphan_grace: Duration::from_secs(30),
+            kill_retry: Duration::from_secs(2),
+            pids_limit: 1024,
+        }
+    }
+}
+
+/// What runs here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Every container that the runtime knows.
+    pub containers: Vec<ObservedContainer>,
+    /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
+    /// restart of the agent only means that the container is asked once more.
+    pub asked: BTreeMap<ContainerRef, Timestamp>,
+}
+
+/// Namespaces and names of the config maps that a pod reads.
+pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let mut names = BTreeSet::new();
+    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+        let keys =
+            container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
+        names.extend(keys.map(|key| key.name.clone()));
+        let whole = container.env_from.iter().flatten().filter_map(|from| from.config_map_ref.as_ref());
+        names.extend(whole.map(|from| from.name.clone()));
+    }
+    names.into_iter().map(|name| (namespace.clone(), name)).collect()
+}
+
+/// Images that a pod is made of, as it names them.
+pub fn images_needed(pod: &Pod) -> BTreeSet<String> {
+    pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| container.image.clone()).collect()
+}
+
+/// The nouns' name of a pod; `None` while it has no name or uid.
+pub(super) fn reference(pod: &Pod) -> Option<PodRef> {
+    Some(PodRef {
+        namespace: pod.metadata.namespace.clone()?,
+        name: pod.metadata.name.clone()?,
+        uid: pod.metadata.uid.clone()?,
+    })
+}

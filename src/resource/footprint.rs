@@ -1,0 +1,140 @@
+//! What a pod asks of a device: CPU, memory, host ports, and the quality of service that follows.
+//! It reads specs; it never decides where anything runs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use super::quantity::{NotAQuantity, Quantity};
+
+/// CPU and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Footprint {
+    /// Thousandths of a core.
+    pub cpu: u64,
+    /// Bytes.
+    pub memory: u64,
+}
+
+impl Footprint {
+    /// Both amounts added, stopping at the largest number.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { cpu: self.cpu.saturating_add(other.cpu), memory: self.memory.saturating_add(other.memory) }
+    }
+}
+
+/// A port of the device that a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Address; `0.0.0.0` is every address.
+    pub ip: String,
+    /// Port number.
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether two pods can not have both on one device.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
+    }
+}
+
+/// One named amount of a container's limits, such as `memory`.
+pub fn limit(container: &Container, name: &str) -> Result<Option<Quantity>, NotAQuantity> {
+    amount(container.resources.as_ref().and_then(|resources| resources.limits.as_ref()), name)
+}
+
+/// One named amount of a container's requests; the limit stands in for a request that is not given.
+pub fn request(container: &Container, name: &str) -> Result<Option<Quantity>, NotAQuantity> {
+    let given = amount(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()), name)?;
+    if given.is_some() { Ok(given) } else { limit(container, name) }
+}
+
+/// One named amount of a list such as a node's `allocatable`.
+pub fn amount(amounts: Option<&BTreeMap<String, Text>>, name: &str) -> Result<Option<Quantity>, NotAQuantity> {
+    amounts.and_then(|amounts| amounts.get(name)).map(|text| text.0.parse()).transpose()
+}
+
+/// What the containers of a pod request together; what can not be read counts as nothing.
+pub fn requests(spec: &PodSpec) -> Footprint {
+    spec.containers.iter().fold(Footprint::default(), |sum, container| {
+        let read = |name| request(container, name).ok().flatten().unwrap_or_default();
+        sum.plus(Footprint { cpu: read("cpu").millis(), memory: read("memory").units() })
+    })
+}
+
+/// The ports of the device that a pod takes: its host ports, and on the host's network all that it declares.
+pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let on_host = spec.host_network == Some(true);
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port.host_port.filter(|number| *number != 0).or(on_host.then_some(port.container_port))?;
+            Some(HostPort {
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                ip: port.host_ip.clone().unwrap_or_default(),
+                port: number,
+            })
+        })
+        .collect()
+}
+
+/// Kubernetes' quality of service class: `Guaranteed`, `Burstable` or `BestEffort`.
+pub fn qos_class(spec: &PodSpec) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    for container in &spec.containers {
+        for name in ["cpu", "memory"] {
+            let limit = limit(container, name).ok().flatten().filter(|amount| *amount != Quantity::default());
+            let request = request(container, name).ok().flatten().filter(|amount| *amount != Quantity::default());
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && limit == request;
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> PodSpec {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn limits_stand_in_for_requests() {
+        let pod = spec(
+            r#"{"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"250m"}}},
+                {"name":"b","resources":{"requests":{"memory":"1Mi"}}}]}"#,
+        );
+        assert_eq!(requests(&pod), Footprint { cpu: 250, memory: 65 << 20 });
+        assert_eq!(qos_class(&pod), "Burstable");
+        assert_eq!(qos_class(&spec(r#"{"containers":[{"name":"a"}]}"#)), "BestEffort");
+        let full = r#"{"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"}}}]}"#;
+        assert_eq!(qos_class(&spec(full)), "Guaranteed");
+    }
+
+    #[test]
+    fn declared_ports_are_host_ports_on_the_hosts_network() {
+        let own =
+            spec(r#"{"containers":[{"name":"a","ports":[{"containerPort":80},{"containerPort":81,"hostPort":90}]}]}"#);
+        assert_eq!(host_ports(&own).iter().map(|port| port.port).collect::<Vec<_>>(), [90]);
+        let host = PodSpec { host_network: Some(true), ..own };
+        assert_eq!(host_ports(&host).iter().map(|port| port.port).collect::<Vec<_>>(), [80, 90]);
+        let port = |protocol: &str, ip: &str| HostPort { protocol: protocol.into(), ip: ip.into(), port: 80 };
+        assert!(port("TCP", "").conflicts(&port("TCP", "10.0.0.1")));
+        assert!(!port("TCP", "10.0.0.2").conflicts(&port("TCP", "10.0.0.1")));
+        assert!(!port("TCP", "").conflicts(&port("UDP", "")));
+    }
+}

@@ -1,0 +1,12 @@
+//! Real agents in network namespaces, with real containers. Needs root.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
+mod clients;
+mod faults;
+mod harness;
