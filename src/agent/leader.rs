@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 
 use super::clock::Clock;
 use crate::consensus::{Engine, Freshness, Replica};
-use crate::planner::{self, Fleet, Liveness, Plan, Settings};
-use crate::store::Change;
+use crate::planner::{self, Fleet, Liveness, Plan, PlannedBatch, Settings};
+use crate::store::{Change, Outcome};
 
 /// How often the leader looks at who is silent.
 const TICK: Duration = Duration::from_secs(1);
@@ -126,19 +126,24 @@ impl Term {
 
     /// Proposes the batches of a plan; true when at least one applied and there is more to see.
     async fn execute(&self, plan: &Plan) -> bool {
-        let proposals = futures_util::stream::iter(plan.batches.iter().map(|planned| async move {
-            match self.engine.propose(planned.batch.clone()).await {
-                Ok(outcome) => {
-                    tracing::debug!(object = %planned.object, why = planned.why, ?outcome, "planned");
-                    matches!(outcome, crate::store::Outcome::Applied { .. })
-                }
-                Err(error) => {
-                    tracing::warn!(object = %planned.object, why = planned.why, %error, "a planned write failed");
-                    false
-                }
-            }
-        }));
+        // Owned, so that the stream borrows neither the plan nor this term.
+        let batches: Vec<_> = plan.batches.iter().map(|planned| (self.engine.clone(), planned.clone())).collect();
+        let proposals = futures_util::stream::iter(batches).map(|(engine, planned)| propose(engine, planned));
         proposals.buffer_unordered(IN_FLIGHT).fold(false, |any, applied| async move { any || applied }).await
+    }
+}
+
+/// Proposes one batch of a plan; true when it applied.
+async fn propose(engine: Engine, planned: PlannedBatch) -> bool {
+    match engine.propose(planned.batch).await {
+        Ok(outcome) => {
+            tracing::debug!(object = %planned.object, why = planned.why, ?outcome, "planned");
+            matches!(outcome, Outcome::Applied { .. })
+        }
+        Err(error) => {
+            tracing::warn!(object = %planned.object, why = planned.why, %error, "a planned write failed");
+            false
+        }
     }
 }
 

@@ -37,5 +37,6 @@ fn serve(config: Config) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    wait(async { crate::agent::run(config).await.map_err(|error| Failure::of(Code::Failed, &error)) })
+    let hint = "the lines above say what the agent did last; kith agent --check checks the settings";
+    wait(async { crate::agent::run(config).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })
 }

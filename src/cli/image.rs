@@ -73,9 +73,9 @@ pub(crate) struct SaveArgs {
     /// Names of the images
     #[arg(required = true, value_name = "NAME:TAG")]
     names: Vec<String>,
-    /// The archive; - for standard output
+    /// The archive [default: standard output]
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// What kind of archive
     #[arg(long, value_enum, default_value = "oci")]
     format: ArchiveFormat,
@@ -183,15 +183,16 @@ fn save(args: &SaveArgs, store: &ImageStore) -> Result<(), Failure> {
         ArchiveFormat::Oci => Archive::Oci,
         ArchiveFormat::Docker => Archive::Docker,
     };
-    if args.output == Path::new(STANDARD_STREAM) {
-        if std::io::stdout().is_terminal() {
-            return Err(Failure::usage("an archive on a terminal helps nobody: kith image save NAME -o FILE"));
+    match args.output.as_deref().filter(|path| *path != Path::new(STANDARD_STREAM)) {
+        Some(path) => {
+            store.save(&names, path, format)?;
+            note!("saved {} to {}", args.names.join(", "), path.display());
+            Ok(())
         }
-        return Ok(store.save_to(&names, &mut std::io::stdout().lock(), format)?);
+        None if std::io::stdout().is_terminal() => Err(Failure::usage("an archive does not belong on a terminal")
+            .hint("name a file with -o FILE, or send the output into a pipe")),
+        None => Ok(store.save_to(&names, &mut std::io::stdout().lock(), format)?),
     }
-    store.save(&names, &args.output, format)?;
-    note!("saved {} to {}", args.names.join(", "), args.output.display());
-    Ok(())
 }
 
 fn list(images: &[Image], format: Option<Format>) -> Result<(), Failure> {
@@ -280,7 +281,7 @@ mod tests {
             user: Some(parse_user("1000:7").unwrap()),
         });
         run_in(&import, &config("one")).unwrap();
-        let save = SaveArgs { names: vec!["hello:1".into()], output: archive.clone(), format: ArchiveFormat::Oci };
+        let save = SaveArgs { names: vec!["hello:1".into()], output: Some(archive.clone()), format: ArchiveFormat::Oci };
         run_in(&ImageCommand::Save(save), &config("one")).unwrap();
         run_on_all(&ImageCommand::load(archive), &[("d1".into(), config("two")), ("d2".into(), config("three"))]).unwrap();
         let images = ImageStore::open(&config("three").data_dir.join("images")).unwrap().list().unwrap();
