@@ -1,1 +1,211 @@
-//! images
+//! Images on this device: a content store verified by digest, names that point into it, and unpacked
+//! layers. It decides which bytes are what they claim to be; it never reaches the network.
+//!
+//! ```text
+//! <dir>/blobs/sha256/<hex>   manifests, configurations, layers as they came; immutable
+//! <dir>/names.json           name -> manifest, replaced whole
+//! <dir>/layers/<hex>         unpacked layers by the digest of their tar, ready to be overlay lowers
+//! <dir>/lock                 held while names change or what nobody names is cleared away
+//! ```
+//!
+//! Several processes work on one folder at a time (the agent, `kith image`). What one of them is
+//! using but has not named yet, it holds by a shared lock on that very file or folder; clearing away
+//! needs the exclusive one, so it never takes what is in use, a running container's layers included.
+
+mod blobs;
+mod clear;
+mod digest;
+mod import;
+mod layer;
+mod load;
+mod manifest;
+mod members;
+mod name;
+mod names;
+mod place;
+mod save;
+#[cfg(test)]
+mod tests;
+mod user;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use digest::Digest;
+pub use name::ImageName;
+pub use save::Format;
+
+use crate::resource::{ImageConfig, Timestamp};
+
+/// Why an image can not be used, named by the thing it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The text is not an image name.
+    #[error("{text:?} is not an image name: {reason}")]
+    Name {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No image has this name here.
+    #[error("no image {0} on this device")]
+    Unknown(ImageName),
+    /// Reading or writing failed.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried, and with which file.
+        step: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Bytes are not what their digest, their size or their format says.
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// Which thing.
+        what: String,
+        /// What was found.
+        reason: String,
+    },
+    /// A layer holds an entry that could reach out of its folder.
+    #[error("layer entry {entry:?} is refused: {reason}")]
+    Refused {
+        /// The entry's path as the layer has it.
+        entry: String,
+        /// Why.
+        reason: String,
+    },
+    /// The image needs something that this version can not do.
+    #[error("{what} is not supported: {hint}")]
+    Unsupported {
+        /// The feature and the image.
+        what: String,
+        /// What to do instead.
+        hint: String,
+    },
+}
+
+impl ImageError {
+    fn io(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Io { step, source }
+    }
+
+    fn damaged(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Damaged { what: what.into(), reason: reason.to_string() }
+    }
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the layer as stored, compressed or not.
+    pub blob: Digest,
+    /// Digest of its tar: the name of its unpacked folder.
+    pub tar: Digest,
+    /// Bytes as stored.
+    pub size: u64,
+}
+
+/// An image that this device has whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its name here.
+    pub name: ImageName,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Bytes of all its parts as stored.
+    pub size: u64,
+    /// When it was built; the epoch when it does not say.
+    pub created: Timestamp,
+    /// Processor that it is for, in OCI's words, such as `arm64`.
+    pub architecture: String,
+    /// What it says about its containers.
+    pub config: ImageConfig,
+    /// Layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// The images of one folder.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    dir: PathBuf,
+}
+
+impl ImageStore {
+    /// Opens the store in a folder, which it makes if needed. All calls block on the disk.
+    pub fn open(dir: &Path) -> Result<Self, ImageError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let store = Self { dir: dir.to_owned() };
+        // Closed to other users: layers keep their setuid bits, which must not work on the device.
+        for folder in [store.dir.clone(), store.blob_dir(), store.ingest_dir(), store.layer_dir()] {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.map_err(ImageError::io(format!("create {}", folder.display())))?;
+        }
+        store.clear_drafts()?;
+        Ok(store)
+    }
+
+    /// Every image, by name.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        self.names()?.images.iter().map(|named| self.image(named)).collect()
+    }
+
+    /// The image of a name, or of a name and digest; `None` when it is not here.
+    pub fn resolve(&self, name: &ImageName) -> Result<Option<Image>, ImageError> {
+        let names = self.names()?;
+        names
+            .images
+            .iter()
+            .find(|named| name.means(&named.name, &named.manifest))
+            .map(|named| self.image(named))
+            .transpose()
+    }
+
+    /// Forgets a name, and clears away what no other name and no container needs.
+    pub fn remove(&self, name: &ImageName) -> Result<(), ImageError> {
+        let lock = self.lock()?;
+        let mut names = self.names()?;
+        let before = names.images.len();
+        names.images.retain(|named| !name.means(&named.name, &named.manifest));
+        if names.images.len() == before {
+            return Err(ImageError::Unknown(name.clone()));
+        }
+        self.write_names(&names, &lock)?;
+        self.clear_unnamed(&lock)
+    }
+
+    fn image(&self, named: &names::Named) -> Result<Image, ImageError> {
+        let manifest = self.manifest(&named.manifest)?;
+        let config = self.config_file(&manifest)?;
+        let tars = &config.rootfs.diff_ids;
+        if tars.len() != manifest.layers.len() {
+            let reason = format!("{} layers, but {} digests of their tars", manifest.layers.len(), tars.len());
+            return Err(ImageError::damaged(format!("image {}", named.name), reason));
+        }
+        let layers = manifest.layers.iter().zip(tars);
+        let layers: Vec<Layer> =
+            layers.map(|(blob, tar)| Layer { blob: blob.digest.clone(), tar: tar.clone(), size: blob.size }).collect();
+        Ok(Image {
+            name: named.name.clone(),
+            digest: named.manifest.clone(),
+            size: manifest.config.size + layers.iter().map(|layer| layer.size).sum::<u64>(),
+            created: config.created(),
+            architecture: config.architecture.clone(),
+            config: config.image_config(named.user),
+            layers,
+        })
+    }
+
+    fn blob_dir(&self) -> PathBuf {
+        self.dir.join("blobs/sha256")
+    }
+
+    fn ingest_dir(&self) -> PathBuf {
+        self.dir.join("ingest")
+    }
+
+    fn layer_dir(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+}

@@ -1,0 +1,82 @@
+//! The names: one file, replaced whole, changed under the store's lock.
+
+#![expect(clippy::disallowed_methods, reason = "names live in a file")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::blobs::{parse, sync_dir};
+use super::{Digest, ImageError, ImageName, ImageStore};
+use crate::resource::ImageUser;
+
+/// Format of the file.
+const VERSION: u32 = 1;
+
+/// What one name points to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Named {
+    pub(super) name: ImageName,
+    pub(super) manifest: Digest,
+    /// The image's user, looked up in its own files when it was stored.
+    pub(super) user: ImageUser,
+}
+
+/// All names, in order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Names {
+    version: u32,
+    pub(super) images: Vec<Named>,
+}
+
+/// The store's lock; gone with the handle.
+pub(super) struct StoreLock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl ImageStore {
+    pub(super) fn lock(&self) -> Result<StoreLock, ImageError> {
+        let path = self.dir.join("lock");
+        let locked = OpenOptions::new().create(true).truncate(false).write(true).open(&path).and_then(|file| {
+            file.lock()?;
+            Ok(file)
+        });
+        locked.map(StoreLock).map_err(ImageError::io(format!("lock {}", path.display())))
+    }
+
+    pub(super) fn names(&self) -> Result<Names, ImageError> {
+        let path = self.dir.join("names.json");
+        let bytes = match fs::read(&path) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                return Ok(Names { version: VERSION, images: Vec::new() });
+            }
+            result => result.map_err(ImageError::io(format!("read {}", path.display())))?,
+        };
+        let names: Names = parse(&bytes, &path.display().to_string())?;
+        if names.version > VERSION {
+            return Err(ImageError::Unsupported {
+                what: format!("version {} of {}", names.version, path.display()),
+                hint: "a newer kith wrote it; run that one".into(),
+            });
+        }
+        Ok(names)
+    }
+
+    pub(super) fn write_names(&self, names: &Names, _: &StoreLock) -> Result<(), ImageError> {
+        let path = self.dir.join("names.json");
+        let step = || ImageError::io(format!("write {}", path.display()));
+        let bytes = serde_json::to_vec_pretty(names).map_err(|error| step()(error.into()))?;
+        let mut draft = tempfile::NamedTempFile::new_in(&self.dir).map_err(step())?;
+        draft.write_all(&bytes).and_then(|()| draft.as_file().sync_all()).map_err(step())?;
+        draft.persist(&path).map_err(|error| step()(error.error))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Points names at manifests, replacing what they pointed at.
+    pub(super) fn point(&self, added: &[Named], lock: &StoreLock) -> Result<(), ImageError> {
+        let mut names = self.names()?;
+        names.images.retain(|named| !added.iter().any(|other| other.name == named.name));
+        names.images.extend_from_slice(added);
+        names.images.sort_by(|a, b| a.name.cmp(&b.name));
+        self.write_names(&names, lock)
+    }
+}
