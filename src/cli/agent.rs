@@ -5,8 +5,12 @@ use std::io::IsTerminal;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::Session;
-use super::failure::{Code, Doing, Failure};
+use super::failure::{Code, Failure};
+use super::{Session, wait};
+use crate::config::Config;
+
+/// What the agent logs unless `KITH_LOG` says otherwise.
+const LOG: &str = "info,openraft=warn,quinn=warn,rustls=warn";
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]
@@ -24,11 +28,8 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     serve(config)
 }
 
-/// What the agent logs unless `KITH_LOG` says otherwise.
-const LOG: &str = "info,openraft=warn,quinn=warn,rustls=warn";
-
 /// Runs the agent until it is told to stop.
-fn serve(config: crate::config::Config) -> Result<(), Failure> {
+fn serve(config: Config) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -36,9 +37,6 @@ fn serve(config: crate::config::Config) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.doing(|| "start a runtime".into())?;
-    runtime.block_on(crate::agent::run(config)).map_err(|error| {
-        Failure::of(Code::Failed, &error).hint("the lines above say what the agent did last; kith agent --check checks the settings")
-    })
+    let hint = "the lines above say what the agent did last; kith agent --check checks the settings";
+    wait(async { crate::agent::run(config).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })
 }

@@ -1,188 +1,295 @@
-//! `kith image`: the images of this device, straight on the folder where the agent keeps them.
-//! The agent sees what changes here by itself.
+//! `kith image`: the images of this device, straight on the folder where the agent keeps them. It
+//! works without an agent, and beside one that runs.
 
-use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use super::Session;
+use super::describe::now;
 use super::failure::{Code, Doing, Failure};
-use super::output::{note, say};
+use super::output::{self, Format, Table, note, say, size, span};
 use crate::config::Config;
-use crate::images::{Format, Image, ImageError, ImageName, ImageStore};
-use crate::resource::{ImageConfig, Timestamp};
+use crate::images::{Format as Archive, Image, ImageError, ImageName, ImageStore};
+use crate::resource::{ImageConfig, ImageUser};
+
+/// Digits of a digest that are shown.
+const SHORT_DIGEST: usize = 12;
+const STANDARD_STREAM: &str = "-";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Make an image of a root file system in a tar file
+    Import(ImportArgs),
+    /// Take in an OCI layout or a docker archive
+    Load(LoadArgs),
+    /// Write images to an archive that other tools take in
+    Save(SaveArgs),
     /// List the images
-    Ls,
-    /// Make an image of one layer from a root file system
-    Import {
-        /// The files, as a tar archive, plain or gzip; `-` reads standard input
-        #[arg(value_name = "ROOTFS.tar")]
-        rootfs: PathBuf,
-        /// What the image is called, such as `hello:1`
-        #[arg(value_name = "NAME:TAG")]
-        name: String,
-        /// The program and its arguments, split at spaces
-        #[arg(long)]
-        cmd: Option<String>,
-        /// A program that is always run, with `--cmd` as its arguments; split at spaces
-        #[arg(long)]
-        entrypoint: Option<String>,
-        /// A variable of its environment; may be given several times
-        #[arg(long, value_name = "NAME=VALUE")]
-        env: Vec<String>,
-        /// The folder that it starts in
-        #[arg(long, value_name = "DIR", default_value = "/")]
-        workdir: String,
-    },
-    /// Load images from an archive
-    Load {
-        /// An OCI layout (folder or tar) or a docker archive, plain or gzip
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// What to call it, where the archive holds one image
-        #[arg(long, value_name = "NAME:TAG")]
-        name: Option<String>,
-    },
-    /// Save images to an archive
-    Save {
-        /// The images
-        #[arg(value_name = "NAME:TAG", required = true)]
-        names: Vec<String>,
-        /// Where to; without it, standard output
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        /// The archive's format
-        #[arg(long, value_enum, default_value_t = ArchiveFormat::Oci)]
-        format: ArchiveFormat,
-    },
+    Ls(LsArgs),
     /// Remove images
-    Rm {
-        /// The images
-        #[arg(value_name = "NAME:TAG", required = true)]
-        names: Vec<String>,
-    },
+    Rm(RmArgs),
 }
 
-/// Formats of an archive of images.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Tar file of the root, plain or gzip; - for standard input
+    #[arg(value_name = "ROOTFS.tar")]
+    rootfs: PathBuf,
+    /// Name of the image: hello:1
+    #[arg(value_name = "NAME:TAG")]
+    name: String,
+    /// Program and arguments that containers run by default, words split at spaces
+    #[arg(long, value_name = "COMMAND")]
+    cmd: Option<String>,
+    /// Program that always comes first, words split at spaces
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Environment variable; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Folder that containers start in
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Numeric user that containers run as: UID or UID:GID
+    #[arg(long, value_name = "UID[:GID]", value_parser = parse_user)]
+    user: Option<ImageUser>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// An archive, plain or gzip, or a folder in OCI layout; - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Another name, where the archive holds one image
+    #[arg(long, value_name = "NAME:TAG")]
+    name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// Names of the images
+    #[arg(required = true, value_name = "NAME:TAG")]
+    names: Vec<String>,
+    /// The archive [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What kind of archive
+    #[arg(long, value_enum, default_value = "oci")]
+    format: ArchiveFormat,
+}
+
+/// `--format`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ArchiveFormat {
-    /// An OCI layout
+enum ArchiveFormat {
+    /// A tar of an OCI layout
     Oci,
-    /// What `docker save` writes
+    /// What docker load reads
     Docker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Names of the images
+    #[arg(required = true, value_name = "NAME:TAG")]
+    names: Vec<String>,
 }
 
 impl ImageCommand {
     /// `load FILE`.
     pub(crate) fn load(file: PathBuf) -> Self {
-        Self::Load { file, name: None }
+        Self::Load(LoadArgs { file, name: None })
     }
 }
 
-pub(crate) fn run(command: ImageCommand, session: &Session) -> Result<(), Failure> {
-    run_on_all(&command, &[("this device".into(), session.config()?)])
+pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<(), Failure> {
+    run_in(command, &session.config()?)
 }
 
 /// Runs a command on the images of several devices of this machine.
 pub(crate) fn run_on_all(command: &ImageCommand, devices: &[(String, Config)]) -> Result<(), Failure> {
-    for (device, config) in devices {
-        let store = ImageStore::open(&config.data_dir.join("images")).map_err(refused)?;
-        let label = if devices.len() > 1 { format!("{device}: ") } else { String::new() };
-        run_on(command, &store, &label)?;
+    for (name, config) in devices {
+        note!("{name}:");
+        run_in(command, config).map_err(|failure| failure.during(format!("on {name}")))?;
     }
     Ok(())
 }
 
-fn run_on(command: &ImageCommand, store: &ImageStore, label: &str) -> Result<(), Failure> {
+fn run_in(command: &ImageCommand, config: &Config) -> Result<(), Failure> {
+    let store = ImageStore::open(&config.data_dir.join("images"))?;
     match command {
-        ImageCommand::Ls => list(store, label),
-        ImageCommand::Import { rootfs, name, cmd, entrypoint, env, workdir } => {
-            let name = ImageName::parse(name).map_err(refused)?;
-            let words = |text: &Option<String>| {
-                text.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect::<Vec<_>>()
-            };
-            let config = ImageConfig {
-                entrypoint: words(entrypoint),
-                cmd: words(cmd),
-                env: env.clone(),
-                working_dir: workdir.clone(),
-                ..ImageConfig::default()
-            };
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now = Timestamp(u64::try_from(now.as_millis()).unwrap_or(0));
-            let image = if rootfs == Path::new("-") {
-                store.import(io::stdin().lock(), &name, &config, now)
-            } else {
-                let file = File::open(rootfs).doing(|| format!("open {}", rootfs.display()))?;
-                store.import(io::BufReader::new(file), &name, &config, now)
-            };
-            loaded(&image.map_err(refused)?, label)
+        ImageCommand::Import(args) => import(args, &store),
+        ImageCommand::Load(args) => load(args, &store),
+        ImageCommand::Save(args) => save(args, &store),
+        ImageCommand::Ls(args) => list(&store.list()?, args.output),
+        ImageCommand::Rm(args) => {
+            for name in &args.names {
+                store.remove(&ImageName::parse(name)?)?;
+                say!("image {name} removed")?;
+            }
+            Ok(())
         }
-        ImageCommand::Load { file, name } => {
-            let name = name.as_deref().map(ImageName::parse).transpose().map_err(refused)?;
-            let images = store.load(file, name.as_ref()).map_err(refused)?;
-            images.iter().try_for_each(|image| loaded(image, label))
-        }
-        ImageCommand::Save { names, output, format } => save(store, names, output.as_deref(), *format),
-        ImageCommand::Rm { names } => names.iter().try_for_each(|name| {
-            store.remove(&ImageName::parse(name).map_err(refused)?).map_err(refused)?;
-            say!("{label}removed {name}")
-        }),
     }
 }
 
-fn list(store: &ImageStore, label: &str) -> Result<(), Failure> {
-    let images = store.list().map_err(refused)?;
-    if images.is_empty() {
-        note!("{label}no images; load some: kith image load FILE, or kith image import ROOTFS.tar NAME:TAG");
-        return Ok(());
+fn import(args: &ImportArgs, store: &ImageStore) -> Result<(), Failure> {
+    let name = ImageName::parse(&args.name)?;
+    if let Some(wrong) = args.env.iter().find(|pair| !pair.contains('=')) {
+        return Err(Failure::usage(format!("--env takes NAME=VALUE, not {wrong:?}")));
     }
-    let width = images.iter().map(|image| image.name.to_string().len()).max().unwrap_or(0).max(4);
-    say!("{label}{:width$}  {:14}  SIZE", "NAME", "DIGEST")?;
-    images.iter().try_for_each(|image| {
-        let digest: String = image.digest.to_string().trim_start_matches("sha256:").chars().take(12).collect();
-        say!("{label}{:width$}  {digest:14}  {}", image.name.to_string(), size(image.size))
-    })
-}
-
-fn loaded(image: &Image, label: &str) -> Result<(), Failure> {
-    say!("{label}loaded {} ({}, {})", image.name, image.digest, size(image.size))
-}
-
-fn save(store: &ImageStore, names: &[String], output: Option<&Path>, format: ArchiveFormat) -> Result<(), Failure> {
-    let names = names.iter().map(|name| ImageName::parse(name)).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-    let format = match format {
-        ArchiveFormat::Oci => Format::Oci,
-        ArchiveFormat::Docker => Format::Docker,
+    let words = |text: &Option<String>| text.iter().flat_map(|t| t.split_whitespace().map(str::to_owned)).collect();
+    let config = ImageConfig {
+        entrypoint: words(&args.entrypoint),
+        cmd: words(&args.cmd),
+        env: args.env.clone(),
+        working_dir: args.workdir.clone().unwrap_or_default(),
+        user: args.user.unwrap_or_default(),
+        ..ImageConfig::default()
     };
-    match output {
-        Some(path) => store.save(&names, path, format).map_err(refused),
-        None if io::stdout().is_terminal() => {
-            let failure = Failure::new(Code::Usage, "an archive does not belong on a terminal");
-            Err(failure.hint("name a file with -o FILE, or send the output into a pipe"))
+    let image = if args.rootfs == Path::new(STANDARD_STREAM) {
+        store.import(std::io::stdin().lock(), &name, &config, now())?
+    } else {
+        let file = std::fs::File::open(&args.rootfs).doing(|| format!("open {}", args.rootfs.display()))?;
+        store.import(file, &name, &config, now())?
+    };
+    if config.cmd.is_empty() && config.entrypoint.is_empty() {
+        note!("The image names no program: pods must, with command (or import again with --cmd).");
+    }
+    say!("image {} imported ({})", image.name, size(image.size))
+}
+
+fn load(args: &LoadArgs, store: &ImageStore) -> Result<(), Failure> {
+    let name = args.name.as_deref().map(ImageName::parse).transpose()?;
+    let loaded = if args.file == Path::new(STANDARD_STREAM) {
+        store.load_reader(std::io::stdin().lock(), "standard input", name.as_ref())?
+    } else {
+        store.load(&args.file, name.as_ref())?
+    };
+    loaded.iter().try_for_each(|image| say!("image {} loaded ({})", image.name, size(image.size)))
+}
+
+fn save(args: &SaveArgs, store: &ImageStore) -> Result<(), Failure> {
+    let names = args.names.iter().map(|name| ImageName::parse(name)).collect::<Result<Vec<_>, _>>()?;
+    let format = match args.format {
+        ArchiveFormat::Oci => Archive::Oci,
+        ArchiveFormat::Docker => Archive::Docker,
+    };
+    match args.output.as_deref().filter(|path| *path != Path::new(STANDARD_STREAM)) {
+        Some(path) => {
+            store.save(&names, path, format)?;
+            note!("saved {} to {}", args.names.join(", "), path.display());
+            Ok(())
         }
-        None => store.save_to(&names, &mut io::stdout().lock(), format).map_err(refused),
+        None if std::io::stdout().is_terminal() => Err(Failure::usage("an archive does not belong on a terminal")
+            .hint("name a file with -o FILE, or send the output into a pipe")),
+        None => Ok(store.save_to(&names, &mut std::io::stdout().lock(), format)?),
     }
 }
 
-fn refused(error: ImageError) -> Failure {
-    Failure::of(Code::Failed, &error)
+fn list(images: &[Image], format: Option<Format>) -> Result<(), Failure> {
+    match format {
+        Some(Format::Json) => output::json(&objects(images)),
+        Some(Format::Yaml) => output::yaml(&objects(images)),
+        Some(Format::Name) => images.iter().try_for_each(|image| say!("{}", image.name)),
+        None | Some(Format::Wide) => {
+            let wide = format.is_some();
+            let mut table = Table::new(["NAME", "DIGEST", "SIZE", "CREATED"]);
+            for image in images {
+                let digest = image.digest.hex();
+                let digest = if wide { digest } else { digest.get(..SHORT_DIGEST).unwrap_or(digest) };
+                let age = span(now().since(image.created).as_secs());
+                table.row([image.name.to_string(), digest.to_owned(), size(image.size), format!("{age} ago")]);
+            }
+            if images.is_empty() {
+                note!("No images. kith image import and kith image load bring some.");
+                return Ok(());
+            }
+            table.print()
+        }
+    }
 }
 
-/// Bytes for people: `1.4 MB`.
-fn size(bytes: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB"];
-    let mut tenths = bytes.saturating_mul(10) / 1000;
-    let mut unit = 0;
-    while tenths >= 10_000 && unit + 1 < units.len() {
-        tenths /= 1000;
-        unit += 1;
+fn objects(images: &[Image]) -> Value {
+    let object = |image: &Image| {
+        json!({
+            "name": image.name.to_string(),
+            "digest": image.digest.to_string(),
+            "size": image.size,
+            "created": image.created.to_string(),
+            "architecture": image.architecture,
+            "config": image.config,
+        })
+    };
+    json!({ "items": images.iter().map(object).collect::<Vec<_>>() })
+}
+
+fn parse_user(text: &str) -> Result<ImageUser, String> {
+    let number = |part: &str| part.parse().map_err(|_| format!("{part:?} is no numeric id"));
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    Ok(ImageUser { uid: number(uid)?, gid: number(gid)? })
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let failure = Self::of(Code::Failed, &error);
+        match &error {
+            ImageError::Name { .. } => Self { code: Code::Usage, ..failure },
+            ImageError::Unknown(_) => failure.hint("kith image ls shows what is here"),
+            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                failure.hint("the images belong to root: sudo kith image ...")
+            }
+            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => Self::said(Code::Failed),
+            ImageError::Unsupported { .. } | ImageError::Io { .. } => failure,
+            ImageError::Damaged { .. } => failure.hint("copy the file again, and compare its checksum with the original's"),
+            ImageError::Refused { .. } => failure.hint("the archive is not one to trust: make it again from a source you know"),
+        }
     }
-    format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_imported_saved_and_loaded_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = |name: &str| Config { data_dir: dir.path().join(name), ..Config::default() };
+        let root = dir.path().join("root.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&root).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, "bin/hello", &b"hi"[..]).unwrap();
+        tar.finish().unwrap();
+        let archive = dir.path().join("image.tar");
+        let import = ImageCommand::Import(ImportArgs {
+            rootfs: root,
+            name: "hello:1".into(),
+            cmd: Some("/bin/hello --loud".into()),
+            entrypoint: None,
+            env: vec!["A=b".into()],
+            workdir: None,
+            user: Some(parse_user("1000:7").unwrap()),
+        });
+        run_in(&import, &config("one")).unwrap();
+        let save = SaveArgs { names: vec!["hello:1".into()], output: Some(archive.clone()), format: ArchiveFormat::Oci };
+        run_in(&ImageCommand::Save(save), &config("one")).unwrap();
+        run_on_all(&ImageCommand::load(archive), &[("d1".into(), config("two")), ("d2".into(), config("three"))]).unwrap();
+        let images = ImageStore::open(&config("three").data_dir.join("images")).unwrap().list().unwrap();
+        assert_eq!(images[0].name.to_string(), "hello:1");
+        assert_eq!(images[0].config.cmd, ["/bin/hello", "--loud"]);
+        assert_eq!(images[0].config.user, ImageUser { uid: 1000, gid: 7 });
+        let absent = RmArgs { names: vec!["nobody:9".into()] };
+        let failure = run_in(&ImageCommand::Rm(absent), &config("one")).unwrap_err();
+        assert!(failure.text().contains("kith image ls"), "{}", failure.text());
+    }
 }

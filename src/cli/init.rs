@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::failure::{Code, Doing, Failure};
+use super::describe::now;
 use super::output::{note, say, span};
 use super::{Session, parse_span, wait};
 use crate::config::Config;
 use crate::identity::{Enrolment, Identity, IdentityError, Role, Token, TokenTerms};
 use crate::network::link::Links;
-use crate::resource::Timestamp;
 
 /// How long the first join token works.
 const FIRST_TTL: &str = "1h";
@@ -134,12 +134,6 @@ pub(crate) async fn addresses(config: &Config) -> Result<Vec<SocketAddr>, Failur
     let usable = |address: &IpAddr| own.is_ipv6() || address.is_ipv4();
     let found = Links::open()?.addresses().await?;
     Ok(found.into_iter().filter(usable).map(|address| SocketAddr::new(address, port)).collect())
-}
-
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl From<IdentityError> for Failure {

@@ -182,7 +182,7 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Scale(args) => wait(scale::run(&args, &session.client()?)),
         Command::Logs(args) => wait(logs::run(&args, &session.client()?)),
         Command::Plan(args) => wait(plan::run(&args, &session.client()?)),
-        Command::Image(command) => image::run(command, session),
+        Command::Image(command) => image::run(&command, session),
         Command::Kubeconfig(args) => wait(kubeconfig::run(&args, &session.client()?)),
         Command::Completion(args) => completion::run(&args),
         Command::Dev(args) => dev::run(args, session),

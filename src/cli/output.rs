@@ -199,6 +199,15 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// Bytes as people say them: `512 B`, `1.4 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// A count with its noun: `1 pod`, `3 pods`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -220,6 +229,12 @@ mod tests {
         );
         table.row(["b", "no", "2s"]);
         assert_eq!(table.render(), "b             no      2s\n", "later rows line up with what stands above");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let said: Vec<_> = [0, 1023, 1024, 1_500_000, 3 << 30].into_iter().map(size).collect();
+        assert_eq!(said, ["0 B", "1023 B", "1.0 KiB", "1.4 MiB", "3.0 GiB"]);
     }
 
     #[test]

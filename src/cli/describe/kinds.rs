@@ -183,8 +183,8 @@ pub(super) fn node(page: &mut Page, node: &Value, pods: &[Value]) {
     }
     conditions(page, status);
     let ready = found(&status["conditions"], "type", "Ready");
-    let why = ready.filter(|ready| ready["status"] != "True").and_then(condition_reason);
-    why_not(page, why.as_slice());
+    let reason = ready.filter(|ready| ready["status"] != "True").and_then(condition_reason);
+    why_not(page, reason.as_slice());
     pod_table(page, pods);
 }
 
