@@ -95,7 +95,7 @@ impl Etcd {
             body.flow_control().release_capacity(chunk.len())?;
         }
         let trailers = body.trailers().await?.ok_or("no trailers")?;
-        match trailers.get("grpc-status").map(|status| status.as_bytes()) {
+        match trailers.get("grpc-status").map(hyper::header::HeaderValue::as_bytes) {
             Some(b"0") => Ok(()),
             other => Err(format!("grpc-status {other:?}").into()),
         }

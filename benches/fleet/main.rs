@@ -3,6 +3,7 @@
 //! Prints Markdown tables of medians; nothing is asserted.
 
 #![allow(
+    unreachable_pub,
     clippy::expect_used,
     clippy::disallowed_methods,
     clippy::cast_possible_truncation,
@@ -56,7 +57,7 @@ fn idle(fleet: &Fleet) {
     println!("\n### Idle, {PODS} pods on 3 devices, {} s\n", SPAN.as_secs());
     println!("| device | agent PSS, MB | agent CPU, % of a core | bytes written |\n|---|---|---|---|");
     for ((name, pid), (cpu, written)) in fleet.agents().into_iter().zip(before) {
-        let used = (fleet::cpu_time(pid) - cpu).as_secs_f64() / SPAN.as_secs_f64() * 100.0;
+        let used = fleet::cpu_time(pid).saturating_sub(cpu).as_secs_f64() / SPAN.as_secs_f64() * 100.0;
         let wrote = fleet::disk_writes(pid) - written;
         println!("| {name} | {:.1} | {used:.2} | {wrote} |", fleet::pss_kib(pid) as f64 / 1024.0);
     }

@@ -99,9 +99,8 @@ impl Signer {
         if !voters.contains_key(&self.member_id) || seal.sealed.keys().eq(voters.keys()) {
             return Ok(());
         }
-        let fresh = authority
-            .seal(voters.iter().map(|(id, member)| (*id, member)))
-            .map_err(|error| error.to_string())?;
+        let fresh =
+            authority.seal(voters.iter().map(|(id, member)| (*id, member))).map_err(|error| error.to_string())?;
         let batch = Batch {
             checks: vec![Check { key: seal_key(), expect: Precondition::AtRevision(revision) }],
             writes: vec![Write::Put { key: seal_key(), body: fresh.to_object().to_string().into_bytes() }],

@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_floor_only_rises() {
         let clock = Clock::default();
-        let far = clock.now().plus(std::time::Duration::from_secs(3600));
+        let far = clock.now().plus(std::time::Duration::from_hours(1));
         clock.raise(far);
         clock.raise(Timestamp(1));
         assert!(clock.now() >= far);

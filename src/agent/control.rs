@@ -71,7 +71,8 @@ impl Control {
             return Err(Refusal::new(422, format!("a token admits from 1 to {USES_LIMIT} devices")));
         }
         let now = self.clock.now();
-        let token = Token::issue(&self.fleet, self.ask_addresses()).map_err(|error| Refusal::new(500, error.to_string()))?;
+        let token =
+            Token::issue(&self.fleet, self.ask_addresses()).map_err(|error| Refusal::new(500, error.to_string()))?;
         let TokenRole::Device = ask.role;
         let record = token.record(TokenTerms {
             role: Role::Device,
@@ -125,7 +126,9 @@ impl Control {
         };
         match self.propose(batch).await? {
             Outcome::Applied { .. } => Ok(()),
-            Outcome::Refused { .. } => Err(Refusal::new(404, format!("this fleet has no token {id}; see: kith token list"))),
+            Outcome::Refused { .. } => {
+                Err(Refusal::new(404, format!("this fleet has no token {id}; see: kith token list")))
+            }
         }
     }
 
@@ -167,7 +170,10 @@ impl Control {
         if let Err(why) = removed
             && !ask.force
         {
-            return Err(Refusal::new(503, format!("the fleet could not be told: {why}; to leave without it: kith leave --force")));
+            return Err(Refusal::new(
+                503,
+                format!("the fleet could not be told: {why}; to leave without it: kith leave --force"),
+            ));
         }
         let told = members.len() > 1;
         self.left.try_send(()).map_err(|_| Refusal::new(409, "this device is leaving already"))?;
@@ -197,7 +203,7 @@ impl Control {
         let (mut fleet, _) = Fleet::from_documents(&documents);
         let members = self.engine.members().borrow().clone();
         fleet.members = members.values().map(|member| member.name.clone()).collect();
-        fleet.settings = self.settings.clone();
+        fleet.settings = self.settings;
         let now = self.clock.now();
         let planned = rehearse::documents(&self.engine, objects, now).map_err(|error| Refusal::new(422, error))?;
         let forecast = crate::planner::plan_manifest(fleet, &planned, now);

@@ -23,7 +23,7 @@ use crate::resource::Timestamp;
 use crate::runtime::Runtime;
 
 /// The longest time between two looks, whatever is signalled.
-const RESYNC: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_mins(1);
 
 /// How often an image that is absent is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -171,7 +171,8 @@ impl Device {
             return Err(format!("a pod of this device can not be read: {unreadable}"));
         }
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
-        let images = needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
+        let images =
+            needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
         let mut configmaps = BTreeMap::new();
         for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
             let key = crate::store::Key::new("ConfigMap", &namespace, &name);
@@ -226,7 +227,11 @@ impl Device {
         }
     }
 
-    async fn start(&self, spec: ContainerSpec, images: &BTreeMap<String, Prepared>) -> Result<(), crate::runtime::RuntimeError> {
+    async fn start(
+        &self,
+        spec: ContainerSpec,
+        images: &BTreeMap<String, Prepared>,
+    ) -> Result<(), crate::runtime::RuntimeError> {
         let layers = images.get(&spec.image).map(|image| image.layers.clone()).unwrap_or_default();
         tracing::info!(pod = spec.reference.pod.name, container = spec.reference.container, "start a container");
         self.runtime.start(spec, layers).await

@@ -55,7 +55,8 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal { status: 400, message: format!("the request's body: {error}") })
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal { status: 400, message: format!("the request's body: {error}") })
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Refusal> {
@@ -78,5 +79,9 @@ fn refused(refusal: &Refusal) -> ExtraResponse {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": refusal.message, "reason": reason, "code": refusal.status,
     });
-    ExtraResponse { status: refusal.status, content_type: "application/json".into(), body: status.to_string().into_bytes() }
+    ExtraResponse {
+        status: refusal.status,
+        content_type: "application/json".into(),
+        body: status.to_string().into_bytes(),
+    }
 }

@@ -18,7 +18,7 @@ use crate::images::ImageStore;
 use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
 
 /// How often the device looks at itself though nothing was signalled.
-const LOOK_AT_SELF: Duration = Duration::from_secs(60);
+const LOOK_AT_SELF: Duration = Duration::from_mins(1);
 
 /// Pause after something could not be written.
 const PAUSE: Duration = Duration::from_millis(500);

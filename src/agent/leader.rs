@@ -28,7 +28,8 @@ pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings) 
             return;
         }
         tracing::info!("this device leads the fleet");
-        let term = Term { engine: engine.clone(), clock: clock.clone(), settings: settings.clone(), since: Instant::now() };
+        let term =
+            Term { engine: engine.clone(), clock: clock.clone(), settings, since: Instant::now() };
         // Cancel-safe: a term holds nothing that is not in the store.
         tokio::select! {
             () = term.run() => {}
@@ -99,7 +100,7 @@ impl Term {
             return Ok(view);
         }
         let mut fresh = View { fleet: Fleet::default(), revision: u64::MAX };
-        fresh.fleet.settings = self.settings.clone();
+        fresh.fleet.settings = self.settings;
         for kind in Fleet::kinds() {
             let listing = self.engine.list(&kind, None).map_err(|error| error.to_string())?;
             // The oldest of the lists: events between it and the newest are applied again.

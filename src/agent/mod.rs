@@ -160,12 +160,8 @@ impl Agent {
         runtime.sweep().await?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         let trust = Trust::in_members(enrolment.members.values());
-        let transport = Transport::bind(TransportConfig::new(
-            config.peer_listen,
-            identity.clone(),
-            trust.clone(),
-            config.profile,
-        ))?;
+        let transport =
+            Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
         let wall = clock.clone();
         let engine = Engine::start(EngineConfig {
             data_dir: config.data_dir.clone(),
@@ -183,16 +179,13 @@ impl Agent {
             Box::pin(async move { answer })
         }));
         let (leaving, left) = mpsc::channel(1);
-        let settings = planner::Settings {
-            lost_after: Duration::from_secs(config.lost_after_seconds),
-            ..planner::Settings::default()
-        };
+        let settings = planner::Settings { lost_after: Duration::from_secs(config.lost_after_seconds) };
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),
             clock: clock.clone(),
             config: config.clone(),
-            settings: settings.clone(),
+            settings,
             fleet: enrolment.fleet.clone(),
             name: enrolment.name.clone(),
             authority: enrolment.authority.clone(),

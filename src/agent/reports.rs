@@ -13,7 +13,7 @@ use crate::consensus::{Engine, ProposeError, Replica};
 use crate::reconciler::container::PodRef;
 use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
-use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
+use crate::store::{Batch, Check, Key, Precondition, Write};
 
 /// Events that wait for a quorum; older ones are forgotten first.
 const EVENTS_LIMIT: usize = 128;
@@ -104,10 +104,8 @@ impl Reports {
         };
         let checks = vec![Check { key, expect: Precondition::AtRevision(revision) }];
         match engine.propose(Batch { checks, writes: vec![write] }).await {
-            Ok(Outcome::Applied { .. }) => true,
-            // The pod changed meanwhile: the device loop decides again from what it is now.
-            Ok(Outcome::Refused { .. }) => true,
-            Err(ProposeError::Stopping) => true,
+            // Refused: the pod changed meanwhile, and the device loop decides again from what it is now.
+            Ok(_) | Err(ProposeError::Stopping) => true,
             Err(error) => {
                 tracing::debug!(pod = pod.name, %error, "a report waits");
                 self.lock().pods.entry(pod).or_insert(report);
@@ -122,10 +120,7 @@ impl Reports {
         let expect = stored.as_ref().map_or(Precondition::Absent, |found| Precondition::AtRevision(found.modified));
         let earlier: Option<Event> = stored.and_then(|found| serde_json::from_slice(&found.body).ok());
         let Some(body) = body(&occurrence.event(earlier.as_ref(), now)) else { return true };
-        let batch = Batch {
-            checks: vec![Check { key: key.clone(), expect }],
-            writes: vec![Write::Put { key, body }],
-        };
+        let batch = Batch { checks: vec![Check { key: key.clone(), expect }], writes: vec![Write::Put { key, body }] };
         match engine.propose(batch).await {
             Ok(_) | Err(ProposeError::Stopping) => true,
             Err(_) => {

@@ -69,7 +69,9 @@ fn why_voters(members: usize, voters: usize) -> String {
         (1, _) => "one device: it votes alone".into(),
         (2, 1) => "two devices can not outvote each other, so one votes; a third device makes three voters".into(),
         (_, 1) => "one voter while the others catch up; three vote soon".into(),
-        (_, votes) => format!("{votes} of {members} devices vote; the fleet works while {} of them answer", votes / 2 + 1),
+        (_, votes) => {
+            format!("{votes} of {members} devices vote; the fleet works while {} of them answer", votes / 2 + 1)
+        }
     }
 }
 
