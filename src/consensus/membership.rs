@@ -158,7 +158,7 @@ impl Engine {
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         let standing = |id: u64| {
             let silence = heartbeat.get(&id).copied().flatten().map_or(since, |at| at.elapsed());
-            let matched = replication.get(&id).cloned().flatten();
+            let matched = replication.get(&id).copied().flatten();
             let here = id == self.inner.id;
             Standing {
                 voter: voters.contains(&id),
@@ -240,8 +240,9 @@ fn busy(error: &WriteError) -> bool {
 
 fn refuse(error: &WriteError) -> Response {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => Response::NotLeader(forward.leader_id),
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward)) => Response::NotLeader(forward.leader_id),
+        RaftError::APIError(
+            ClientWriteError::ForwardToLeader(forward) | ClientWriteError::LogEntryDiscarded(forward),
+        ) => Response::NotLeader(forward.leader_id),
         error => Response::Failed(error.to_string()),
     }
 }

@@ -23,7 +23,7 @@ use crate::storage::{SnapshotSource, State, TypeConfig, Vote};
 /// Bytes of a snapshot that travel in one message.
 const PIECE_BYTES: usize = 512 << 10;
 /// How long the last piece may take: the peer checks and installs the snapshot before it answers.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+const INSTALL_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long any other piece may take.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 

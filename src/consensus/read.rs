@@ -83,9 +83,8 @@ impl Engine {
 
     async fn catch_up(&self) -> Result<(), String> {
         let deadline = Instant::now() + BARRIER_TIMEOUT;
-        let next_index = match self.at_leader(ToLeader::ReadIndex, deadline).await {
-            Some(Response::ReadIndex(next_index)) => next_index,
-            _ => return Err(self.why()),
+        let Some(Response::ReadIndex(next_index)) = self.at_leader(ToLeader::ReadIndex, deadline).await else {
+            return Err(self.why());
         };
         let mut applied = self.inner.state.applied();
         match tokio::time::timeout_at(deadline, applied.wait_for(|&next| next >= next_index)).await {

@@ -1,6 +1,9 @@
 //! Real engines with real storage in one runtime, on a wire in memory that can be cut.
 
+#![expect(clippy::disallowed_methods, reason = "the tests fill disks")]
+
 mod fleet;
+mod storm;
 
 use std::time::Duration;
 
@@ -310,7 +313,7 @@ async fn a_leader_whose_disk_fills_up_refuses_writes_and_recovers_by_itself() {
     std::fs::write(&ballast, vec![0; 28 << 20]).unwrap();
     match one.propose(put("b", "1")).await {
         Err(ProposeError::Storage(reason)) => {
-            assert!(reason.contains("lamp-1") && reason.contains("MiB free"), "{reason}")
+            assert!(reason.contains("lamp-1") && reason.contains("MiB free"), "{reason}");
         }
         other => panic!("the disk is nearly full: {other:?}"),
     }
@@ -348,14 +351,28 @@ async fn a_peer_that_never_answers_delays_nobody() {
     fleet.join().await;
     fleet.voters(&[1, 2, 3]).await;
     fleet.weather.lock().unwrap().hangs.insert(member(3).key);
-    let started = std::time::Instant::now();
     for round in 0..50 {
         one.propose(put("a", &round.to_string())).await.unwrap();
         two.propose(put("b", &round.to_string())).await.unwrap();
     }
     assert_eq!(two.barrier().await, Freshness::Current);
-    println!("100 writes beside a hanging peer took {:?}", started.elapsed());
     fleet.weather.lock().unwrap().hangs.clear();
     fleet.same_state(&[1, 2, 3], Duration::from_secs(10)).await;
+    fleet.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_single_device_leads_at_once_after_a_restart() {
+    let mut fleet = Fleet::new();
+    let one = fleet.bootstrap().await;
+    one.propose(put("a", "1")).await.unwrap();
+    assert!(matches!(one.bootstrap(1, member(1)).await, Err(EngineError::AlreadyFormed)));
+    drop(one);
+    fleet.lose_power(1).await;
+    let one = fleet.start(1).await;
+    assert_eq!(one.propose(put("b", "1")).await.unwrap(), Outcome::Applied { revision: 2 });
+    assert_eq!(one.get(&doc("a")).unwrap().unwrap().created, 1);
+    let status = serde_json::to_value(one.status()).unwrap();
+    assert_eq!((&status["leader"], &status["revision"]), (&1.into(), &2.into()), "{status}");
     fleet.stop_all().await;
 }

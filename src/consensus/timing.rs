@@ -18,7 +18,7 @@ pub(super) const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 /// Entries after which a snapshot lets the log be purged.
-const SNAPSHOT_ENTRIES: u64 = 4096;
+const SNAPSHOT_ENTRIES: u64 = 2048;
 /// Entries kept behind a snapshot for peers that are a little late.
 const KEEP_ENTRIES: u64 = 1024;
 /// Bytes of log after which it is purged whatever the number of entries.

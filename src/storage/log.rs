@@ -23,13 +23,13 @@ use super::wal::{Done, Payload, WalLogId, WalTypes, WalVote};
 use crate::store::codec;
 
 /// Bytes of one WAL file. What is in the newest one is also in memory.
-const CHUNK_BYTES: usize = 512 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Records of one WAL file; each costs eight bytes of memory.
 const CHUNK_RECORDS: usize = 8192;
 /// Payload bytes of closed WAL files kept in memory.
-const CACHE_BYTES: usize = 256 << 10;
+const CACHE_BYTES: usize = 128 << 10;
 /// Payloads kept in memory.
-const CACHE_ENTRIES: usize = 1024;
+const CACHE_ENTRIES: usize = 512;
 /// Bytes read ahead when a WAL file is replayed.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Bytes waiting for the disk before an append has to wait.

@@ -18,7 +18,7 @@ use super::{StorageError, keys};
 use crate::store::{Client, Document, Outcome, Table, codec};
 
 const MAGIC: [u8; 8] = *b"kithsnap";
-const DIGEST_BYTES: u64 = 32;
+const DIGEST_BYTES: usize = 32;
 /// Bytes of one record; the largest write and its frame fit with room to spare.
 const MAX_RECORD_BYTES: u32 = 16 << 20;
 
@@ -216,7 +216,7 @@ fn write(view: &View, file: &File) -> Result<(), Trouble> {
 /// Checks the digest over the whole file.
 fn verify(mut file: &File) -> Result<(), Trouble> {
     let length = file.metadata()?.len();
-    let Some(covered) = length.checked_sub(DIGEST_BYTES).filter(|&covered| covered >= MAGIC.len() as u64) else {
+    let Some(covered) = length.checked_sub(DIGEST_BYTES as u64).filter(|&covered| covered >= MAGIC.len() as u64) else {
         return Err(Trouble::Unusable(format!("it has only {length} bytes")));
     };
     file.seek(SeekFrom::Start(0))?;
@@ -228,7 +228,7 @@ fn verify(mut file: &File) -> Result<(), Trouble> {
     let mut digest = Sha256::new();
     digest.update(magic);
     io::copy(&mut file.take(covered - MAGIC.len() as u64), &mut digest)?;
-    let mut expected = [0; DIGEST_BYTES as usize];
+    let mut expected = [0; DIGEST_BYTES];
     file.read_exact(&mut expected)?;
     if digest.finalize()[..] != expected {
         return Err(Trouble::Unusable("its checksum does not match its contents".into()));

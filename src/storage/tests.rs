@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "the tests harm files on purpose")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -71,7 +73,7 @@ fn power_cut(from: &Path) -> TempDir {
     image
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

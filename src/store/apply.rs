@@ -145,11 +145,12 @@ fn remember<T: Table>(
     }
     table.put_outcome(txn.client, txn.sequence, outcome)?;
     table.put_client(txn.client, Client { settled, turn })?;
-    if known.is_none() && table.client_count()? > MAX_CLIENTS {
-        if let Some(oldest) = table.oldest_client()? {
-            table.forget_outcomes(oldest, u64::MAX)?;
-            table.remove_client(oldest)?;
-        }
+    if known.is_none()
+        && table.client_count()? > MAX_CLIENTS
+        && let Some(oldest) = table.oldest_client()?
+    {
+        table.forget_outcomes(oldest, u64::MAX)?;
+        table.remove_client(oldest)?;
     }
     Ok(())
 }

@@ -103,6 +103,8 @@ pub(super) struct Fleet {
     own: Option<TempDir>,
     pub(super) weather: Arc<Mutex<Weather>>,
     engines: BTreeMap<u64, Engine>,
+    /// Where a device lives that lost power and was started from what its disk had.
+    moved: BTreeMap<u64, PathBuf>,
     next_client: u64,
     pub(super) now: Timestamp,
 }
@@ -122,13 +124,31 @@ impl Fleet {
             own: None,
             weather: Arc::default(),
             engines: BTreeMap::new(),
+            moved: BTreeMap::new(),
             next_client: 1,
             now: Timestamp(1_800_000_000_000),
         }
     }
 
     pub(super) fn dir(&self, id: u64) -> PathBuf {
-        self.folder.join(id.to_string())
+        self.moved.get(&id).cloned().unwrap_or_else(|| self.folder.join(id.to_string()))
+    }
+
+    pub(super) fn is_running(&self, id: u64) -> bool {
+        self.engines.contains_key(&id)
+    }
+
+    /// Takes the power from a device: its state is what was durable, its log what was synced. The
+    /// next start finds that.
+    pub(super) async fn lose_power(&mut self, id: u64) {
+        let removed = self.weather.lock().unwrap().engines.remove(&member(id).key);
+        drop(removed);
+        let Some(engine) = self.engines.remove(&id) else { return };
+        engine.inner.stop.cancel();
+        engine.inner.raft.shutdown().await.unwrap();
+        let image = self.folder.join(format!("{id}-{}", self.next_client));
+        crate::storage::tests::copy(&self.dir(id), &image);
+        self.moved.insert(id, image);
     }
 
     pub(super) fn engine(&self, id: u64) -> Engine {
