@@ -63,7 +63,7 @@ impl Memory {
         }
         state.revision = revision;
         let surplus = state.events.len().saturating_sub(RING);
-        if let Some(last) = state.events.drain(..surplus).last() {
+        if let Some(last) = state.events.drain(..surplus).next_back() {
             state.oldest = last.revision;
         }
         drop(state);

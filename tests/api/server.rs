@@ -69,7 +69,8 @@ async fn yaml_is_taken_too() {
 async fn garbage_harms_nobody() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
-    for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"GET\r\n\r\n", b"\0\0\0\0", &[0xff; 200_000]] {
+    let noise = vec![0xff; 200_000];
+    for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"GET\r\n\r\n", b"\0\0\0\0", &noise] {
         let mut stream = TcpStream::connect(&device.address).await.unwrap();
         // The server may hang up before it has read everything.
         let _ = stream.write_all(garbage).await;
