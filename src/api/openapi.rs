@@ -108,7 +108,9 @@ fn schema(form: Form) -> Value {
         Form::Integer => json!({"type": "integer", "format": "int64"}),
         Form::Boolean => json!({"type": "boolean"}),
         Form::IntegerOrText => json!({"x-kubernetes-int-or-string": true}),
-        Form::TextMap => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        Form::TextMap | Form::BytesMap | Form::Amounts(_) => {
+            json!({"type": "object", "additionalProperties": {"type": "string"}})
+        }
         Form::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Form::Integers => json!({"type": "array", "items": {"type": "integer", "format": "int64"}}),
         Form::Object(fields) => object_schema(fields),

@@ -214,19 +214,18 @@ async fn kubectl_applies_on_the_server_and_reads_config_maps() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
     for kubectl in Kubectl::all(&device) {
-        let config =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}});
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
         let manifest = deployment("web").to_string();
         let applied = kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
         assert_eq!(applied, "deployment.apps/web serverside-applied\n");
         kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
-        kubectl.done(&["apply", "-f", "-"], &config.to_string()).await;
+        kubectl.done(&["create", "configmap", "settings", "--from-literal=a=1"], "").await;
         let shown = kubectl.done(&["get", "cm", "settings", "-o", "jsonpath={.data.a}"], "").await;
         assert_eq!(shown, "1");
         let dry = kubectl.done(&["apply", "--dry-run=server", "-f", "-"], &deployment("dry").to_string()).await;
         assert!(dry.contains("deployment.apps/dry created (server dry run)"), "{dry}");
-        kubectl.done(&["apply", "-f", "-"], &namespace.to_string()).await;
+        kubectl.done(&["create", "namespace", "other"], "").await;
+        let refused = kubectl.refused(&["create", "deployment", "plain", "--image=web:1"], "").await;
+        assert!(refused.contains("pods need hostNetwork: true"), "{refused}");
         assert!(kubectl.done(&["get", "ns"], "").await.contains("other"));
         kubectl.done(&["delete", "namespace", "other", "--wait=false"], "").await;
         kubectl.done(&["delete", "deploy/web", "cm/settings"], "").await;

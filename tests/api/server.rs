@@ -38,7 +38,9 @@ async fn large_and_broken_requests_are_refused() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert_eq!(device.ask("POST", PODS, &[], deep.as_bytes()).await.status, 400);
     let protobuf = device.ask("POST", PODS, &[("content-type", "application/vnd.kubernetes.protobuf")], b"k8s\0").await;
-    assert_eq!(protobuf.expect(415)["reason"], "UnsupportedMediaType");
+    assert_eq!(protobuf.expect(400)["reason"], "BadRequest");
+    let strange = device.ask("POST", PODS, &[("content-type", "application/cbor")], b"\xd9").await;
+    assert_eq!(strange.expect(415)["reason"], "UnsupportedMediaType");
     assert_eq!(device.ask("GET", PODS, &[("accept", "text/html")], b"").await.status, 406);
     for odd in [
         json!([]),
