@@ -1,5 +1,10 @@
 //! The HTTP API over a replica in memory: driven over loopback by a plain client and by kubectl.
-#![allow(clippy::disallowed_methods, missing_docs, reason = "a test is an edge")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test is an edge, and may fail"
+)]
 
 #[path = "api/fleet.rs"]
 mod fleet;

@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::User;
 use super::failure::Failure;
-use crate::resource::manifest;
+use crate::resource::{fields, manifest};
+
+/// What Go clients send when they know the kind.
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// A request whose body was read.
 #[derive(Debug)]
@@ -25,6 +28,11 @@ impl Ask {
     /// The body as JSON or YAML, by its content type.
     pub(super) fn value(&self) -> Result<Value, Failure> {
         let form = self.content_type.split(';').next().unwrap_or_default().trim();
+        let unreadable =
+            |reason: String| Failure::bad_request(format!("the body of the request can not be read: {reason}"));
+        if form == PROTOBUF {
+            return fields::from_protobuf(&self.body).map_err(|error| unreadable(error.to_string()));
+        }
         let yaml = matches!(form, "application/yaml" | "application/apply-patch+yaml" | "text/yaml");
         if !yaml && !form.is_empty() && !form.ends_with("json") {
             let message = format!(
@@ -33,8 +41,6 @@ impl Ask {
             );
             return Err(Failure::new(415, "UnsupportedMediaType", message));
         }
-        let unreadable =
-            |reason: String| Failure::bad_request(format!("the body of the request can not be read: {reason}"));
         if yaml {
             let text = std::str::from_utf8(&self.body).map_err(|error| unreadable(error.to_string()))?;
             return manifest::value(text, "the body").map_err(|error| unreadable(error.to_string()));

@@ -15,17 +15,34 @@ pub(super) fn version_2(release: &str) -> Value {
     json!({"swagger": "2.0", "info": {"title": "Kith", "version": release}, "paths": {}, "definitions": {}})
 }
 
-/// Version 2 as a `openapi.v2.Document` message: `swagger` (1), `info` (2) with `title` (1) and `version` (2).
+/// Version 2 as an `openapi.v2.Document` message: no schemas, and of the paths only what `kubectl`
+/// before 1.27 looks for, which is whether a kind's patches know `dryRun`.
 pub(super) fn version_2_protobuf(release: &str) -> Vec<u8> {
-    let field = |number: u8, bytes: &[u8]| {
-        // Lengths stay below 128, so that each fits into one byte.
-        let bytes = &bytes[..bytes.len().min(100)];
-        let length = u8::try_from(bytes.len()).unwrap_or(0);
-        [&[number << 3 | 2, length], bytes].concat()
-    };
-    let release = &release.as_bytes()[..release.len().min(60)];
-    let info = [field(1, b"Kith"), field(2, release)].concat();
-    [field(1, b"2.0"), field(2, &info)].concat()
+    let info = [field(1, b"Kith"), field(2, release.as_bytes())].concat();
+    let mut paths = Vec::new();
+    for kind in kind::all() {
+        // Parameter > non-body parameter > query parameter > name.
+        let parameter = field(1, &field(2, &field(3, &field(4, b"dryRun"))));
+        let gvk = format!("group: \"{}\"\nversion: {}\nkind: {}\n", kind.group, kind.version, kind.kind);
+        let extension = [field(1, b"x-kubernetes-group-version-kind"), field(2, &field(2, gvk.as_bytes()))].concat();
+        let patch = [field(8, &parameter), field(13, &extension)].concat();
+        let name = format!("{}/{{name}}", kind.path(kind.namespaced.then_some("{namespace}")));
+        paths.extend(field(2, &[field(1, name.as_bytes()), field(2, &field(8, &patch))].concat()));
+    }
+    [field(1, b"2.0"), field(2, &info), field(8, &paths)].concat()
+}
+
+/// A protobuf field that holds bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut encoded = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length > 0x7f {
+        encoded.push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
+        length >>= 7;
+    }
+    encoded.push(u8::try_from(length).unwrap_or(0));
+    encoded.extend_from_slice(bytes);
+    encoded
 }
 
 /// The index of version 3.
@@ -91,7 +108,9 @@ fn schema(form: Form) -> Value {
         Form::Integer => json!({"type": "integer", "format": "int64"}),
         Form::Boolean => json!({"type": "boolean"}),
         Form::IntegerOrText => json!({"x-kubernetes-int-or-string": true}),
-        Form::TextMap => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        Form::TextMap | Form::BytesMap | Form::Amounts(_) => {
+            json!({"type": "object", "additionalProperties": {"type": "string"}})
+        }
         Form::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Form::Integers => json!({"type": "array", "items": {"type": "integer", "format": "int64"}}),
         Form::Object(fields) => object_schema(fields),
@@ -117,8 +136,9 @@ mod tests {
 
     #[test]
     fn the_protobuf_is_the_message() {
-        assert_eq!(version_2_protobuf("1"), b"\x0a\x032.0\x12\x09\x0a\x04Kith\x12\x011");
-        assert!(version_2_protobuf(&"9".repeat(500)).len() < 128);
+        let message = version_2_protobuf("1");
+        assert!(message.starts_with(b"\x0a\x032.0\x12\x09\x0a\x04Kith\x12\x011\x42"));
+        assert_eq!(field(1, &[7; 300])[..3], [0x0a, 0xac, 0x02]);
     }
 
     #[test]

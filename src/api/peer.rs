@@ -1,5 +1,7 @@
 //! Passing a request on to the device that can answer it.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -15,6 +17,9 @@ use super::failure::Failure;
 
 /// Names the device that passed a request on, so that it is never passed on twice.
 pub(super) const FORWARDED_BY: &str = "kith-forwarded-by";
+
+/// How long another device may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A two-way byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,7 +63,10 @@ impl Api {
                 tracing::debug!(%error, "a forwarded request ended early");
             }
         });
-        let answer = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
+            .await
+            .map_err(|_| unreachable(format!("no answer within {ANSWER_TIMEOUT:?}")))?
+            .map_err(|error| unreachable(error.to_string()))?;
         Ok(answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
     }
 }

@@ -21,6 +21,8 @@ use super::{Api, User};
 
 /// The most connections at a time.
 pub(super) const CONNECTIONS_LIMIT: usize = 256;
+/// The most of them over TLS: strangers can not take the places of root and of other devices.
+const TLS_CONNECTIONS_LIMIT: usize = 128;
 /// The most bytes of a request's head.
 const HEAD_LIMIT: usize = 64 << 10;
 /// The most headers of a request.
@@ -115,7 +117,7 @@ impl Api {
             // Accepting is cancel-safe; finished connections are only reaped.
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) if open.len() < CONNECTIONS_LIMIT => {
+                    Ok((stream, from)) if open.len() < TLS_CONNECTIONS_LIMIT => {
                         let (api, acceptor) = (self.clone(), acceptor.clone());
                         open.spawn(async move {
                             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::admit::{self, Strictness};
 use super::answer::Answer;
-use super::ask::Ask;
+use super::ask::{Ask, PROTOBUF};
 use super::failure::Failure;
 use super::read::{decode, key, object};
 use super::route::Target;
@@ -142,6 +142,9 @@ impl Api {
         warnings: &mut Vec<String>,
     ) -> Result<Answer, Failure> {
         let (form, dry_run) = (ask.form()?, ask.dry_run()?);
+        if target.subresource == "status" && ask.content_type.starts_with(PROTOBUF) {
+            return Err(Failure::new(415, "UnsupportedMediaType", "a status is not read as protobuf: send it as JSON"));
+        }
         let sent = ask.value()?;
         let stored = self.change(target, ask, dry_run, warnings, |_| Ok(sent.clone())).await?;
         self.shown(200, target, ask, form, stored)

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::fleet::{Device, Fleet, PODS, deployment, pod};
@@ -25,11 +26,16 @@ impl<'a> Kubectl<'a> {
             .collect()
     }
 
-    async fn run(&self, arguments: &[&str], manifest: &str) -> Output {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--server").arg(format!("http://{}", self.device.address)).args(arguments);
         command.env("HOME", self.home.path()).env("KUBECONFIG", "/dev/null").env("KUBECTL_KUBERC", "false");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str], manifest: &str) -> Output {
+        let mut command = self.command(arguments);
         let mut child = command.spawn().expect("kubectl is needed: apt-get install kubernetes-client");
         let mut input = child.stdin.take().unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut input, manifest.as_bytes()).await.unwrap();
@@ -179,6 +185,27 @@ async fn kubectl_waits_for_a_graceful_deletion() {
 }
 
 #[tokio::test]
+async fn kubectl_watches() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    for kubectl in Kubectl::all(&device) {
+        device.send("POST", PODS, &pod("first")).await.expect(201);
+        let mut child = kubectl.command(&["get", "pods", "--watch"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut row = async || words(&lines.next_line().await.unwrap().unwrap())[..3].join(" ");
+        assert_eq!(row().await, "NAME READY STATUS");
+        assert_eq!(row().await, "first 0/1 Pending");
+        device.send("POST", PODS, &pod("second")).await.expect(201);
+        assert_eq!(row().await, "second 0/1 Pending");
+        let status = json!({"status": {"phase": "Succeeded", "reason": "Done"}});
+        device.patch("merge-patch+json", &format!("{PODS}/first/status"), &status).await.expect(200);
+        assert_eq!(row().await, "first 0/1 Done");
+        child.kill().await.unwrap();
+        device.delete(PODS).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn kubectl_shows_mistakes_and_warnings() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
@@ -214,19 +241,18 @@ async fn kubectl_applies_on_the_server_and_reads_config_maps() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
     for kubectl in Kubectl::all(&device) {
-        let config =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}});
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
         let manifest = deployment("web").to_string();
         let applied = kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
         assert_eq!(applied, "deployment.apps/web serverside-applied\n");
         kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
-        kubectl.done(&["apply", "-f", "-"], &config.to_string()).await;
+        kubectl.done(&["create", "configmap", "settings", "--from-literal=a=1"], "").await;
         let shown = kubectl.done(&["get", "cm", "settings", "-o", "jsonpath={.data.a}"], "").await;
         assert_eq!(shown, "1");
         let dry = kubectl.done(&["apply", "--dry-run=server", "-f", "-"], &deployment("dry").to_string()).await;
         assert!(dry.contains("deployment.apps/dry created (server dry run)"), "{dry}");
-        kubectl.done(&["apply", "-f", "-"], &namespace.to_string()).await;
+        kubectl.done(&["create", "namespace", "other"], "").await;
+        let refused = kubectl.refused(&["create", "deployment", "plain", "--image=web:1"], "").await;
+        assert!(refused.contains("pods need hostNetwork: true"), "{refused}");
         assert!(kubectl.done(&["get", "ns"], "").await.contains("other"));
         kubectl.done(&["delete", "namespace", "other", "--wait=false"], "").await;
         kubectl.done(&["delete", "deploy/web", "cm/settings"], "").await;

@@ -75,6 +75,10 @@ async fn logs_are_read_over_rotations() {
     write(&folder.join("1.log"), &[("F", "again")]);
     assert_eq!(device.get(&path).await.text, "again\n");
     assert_eq!(device.get(&format!("{path}?previous=true&tailLines=1")).await.text, "\n");
+    let crashed = json!({"name": "main", "image": "web:1", "imageID": "", "ready": false, "restartCount": 2,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}});
+    status(&device, "web", &json!({"phase": "Running", "containerStatuses": [crashed]})).await;
+    assert_eq!(device.get(&format!("{path}?previous=true")).await.text, "again\n");
     assert_eq!(device.get(&format!("{path}?container=other")).await.status, 400);
     assert_eq!(device.get(&format!("{PODS}/other/log")).await.status, 404);
 }

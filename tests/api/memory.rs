@@ -63,9 +63,8 @@ impl Memory {
         }
         state.revision = revision;
         let surplus = state.events.len().saturating_sub(RING);
-        if let Some(last) = state.events.drain(..surplus).last() {
-            state.oldest = last.revision;
-        }
+        let oldest = state.events.drain(..surplus).next_back().map(|event| event.revision);
+        state.oldest = oldest.unwrap_or(state.oldest);
         drop(state);
         self.revision.send_replace(revision);
         Outcome::Applied { revision }

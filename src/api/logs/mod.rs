@@ -94,17 +94,18 @@ impl Api {
             return self.forward(node, ask).await;
         }
         let folder = self.log_folder(&pod, &container);
-        let Some(attempt) = files::attempt(&folder, wanted.previous).await else {
+        // A container that waits to run again has no run yet: its last run is the one before.
+        let status = status_of(&pod, &container);
+        let waits = status.is_some_and(|status| {
+            meta::at(status, "state.waiting").is_some() && meta::at(status, "lastState.terminated").is_some()
+        });
+        let Some(attempt) = files::attempt(&folder, wanted.previous && !waits).await else {
             return Err(Failure::bad_request(missing(&pod, &container, wanted.previous)));
         };
         let life = Life { api: self.clone(), key, uid: meta::uid(&pod).to_owned(), container, attempt };
-        let reader = Reader::open(folder, wanted, life).await.map_err(|error| {
-            Failure::internal(format!(
-                "read the log of container {} of pod {}: {error}",
-                ask.query.get("container"),
-                target.name
-            ))
-        })?;
+        let reader = Reader::open(folder, wanted, life)
+            .await
+            .map_err(|error| Failure::internal(format!("read the log of pod {}: {error}", target.name)))?;
         Ok(answer::stream("text/plain", reader.into_chunks()))
     }
 

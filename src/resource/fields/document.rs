@@ -47,7 +47,7 @@ fn walk(text: &mut String, prefix: &str, fields: &'static [Field]) {
             Form::Object(inner) if std::ptr::eq(inner, &raw const pod::TEMPLATE as *const [Field]) => {
                 let _ = writeln!(text, "| `{path}` | honoured | metadata and spec as of a Pod |");
             }
-            Form::Object(inner) => walk(text, &path, inner),
+            Form::Object(inner) | Form::Amounts(inner) => walk(text, &path, inner),
             Form::Objects(inner) => walk(text, &format!("{path}[]"), inner),
             _ => row(text, &path, field.stance),
         }

@@ -4,10 +4,13 @@
 
 mod document;
 mod pod;
+mod protobuf;
 mod walk;
+mod wire;
 mod workload;
 
 pub use document::compatibility;
+pub use protobuf::{ProtobufError, from_protobuf};
 pub use walk::{Finding, Verdict, inspect};
 
 use super::kind::Kind;
@@ -40,6 +43,10 @@ pub enum Form {
     Moment,
     /// Strings by name.
     TextMap,
+    /// Bytes in base64 by name.
+    BytesMap,
+    /// Quantities by name.
+    Amounts(&'static [Field]),
     /// Strings.
     Texts,
     /// Whole numbers.
@@ -106,7 +113,7 @@ pub(super) static METADATA: [Field; 15] = [
     warn("selfLink", "it is not used any more, in Kubernetes neither"),
 ];
 
-static OWNER: [Field; 6] = [
+pub(super) static OWNER: [Field; 6] = [
     ok("apiVersion", Form::Text),
     ok("kind", Form::Text),
     ok("name", Form::Text),

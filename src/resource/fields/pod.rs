@@ -92,7 +92,7 @@ pub(super) static SPEC: [Field; 42] = [
     refuse("workloadRef", "pods are placed one by one in this release"),
 ];
 
-static TOLERATION: [Field; 5] = [
+pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),
     ok("operator", Form::Text),
     ok("value", Form::Text),
@@ -100,9 +100,9 @@ static TOLERATION: [Field; 5] = [
     warn("tolerationSeconds", "a taint moves no pod that runs already in this release"),
 ];
 
-static OS: [Field; 1] = [refuse_unless("name", Form::Text, &["linux"], "every device runs Linux")];
+pub(super) static OS: [Field; 1] = [refuse_unless("name", Form::Text, &["linux"], "every device runs Linux")];
 
-static POD_SECURITY: [Field; 15] = [
+pub(super) static POD_SECURITY: [Field; 15] = [
     ok("runAsUser", Form::Integer),
     ok("runAsGroup", Form::Integer),
     ok("runAsNonRoot", Form::Boolean),
@@ -120,7 +120,7 @@ static POD_SECURITY: [Field; 15] = [
     refuse("privileged", "it is a field of a container's securityContext, and no container is privileged"),
 ];
 
-static SECCOMP: [Field; 2] = [
+pub(super) static SECCOMP: [Field; 2] = [
     refuse_unless(
         "type",
         Form::Text,
@@ -130,7 +130,7 @@ static SECCOMP: [Field; 2] = [
     refuse("localhostProfile", STRICTER),
 ];
 
-static CONTAINER: [Field; 25] = [
+pub(super) static CONTAINER: [Field; 25] = [
     ok("name", Form::Text),
     ok("image", Form::Text),
     warn_unless(
@@ -168,9 +168,10 @@ static CONTAINER: [Field; 25] = [
     refuse("restartPolicyRules", "the restart policy is the pod's in this release"),
 ];
 
-static ENV: [Field; 3] = [ok("name", Form::Text), ok("value", Form::Text), ok("valueFrom", Form::Object(&ENV_SOURCE))];
+pub(super) static ENV: [Field; 3] =
+    [ok("name", Form::Text), ok("value", Form::Text), ok("valueFrom", Form::Object(&ENV_SOURCE))];
 
-static ENV_SOURCE: [Field; 5] = [
+pub(super) static ENV_SOURCE: [Field; 5] = [
     ok("fieldRef", Form::Object(&FIELD_REF)),
     ok("configMapKeyRef", Form::Object(&KEY_REF)),
     ok("resourceFieldRef", Form::Object(&RESOURCE_REF)),
@@ -178,22 +179,22 @@ static ENV_SOURCE: [Field; 5] = [
     refuse("fileKeyRef", NO_VOLUMES),
 ];
 
-static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
+pub(super) static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
 
-static RESOURCE_REF: [Field; 3] =
+pub(super) static RESOURCE_REF: [Field; 3] =
     [ok("containerName", Form::Text), ok("resource", Form::Text), ok("divisor", Form::Quantity)];
 
-static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
+pub(super) static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
 
-static ENV_FROM: [Field; 3] = [
+pub(super) static ENV_FROM: [Field; 3] = [
     ok("prefix", Form::Text),
     ok("configMapRef", Form::Object(&MAP_REF)),
     refuse("secretRef", "there are no secrets in this release, and the program would miss its own"),
 ];
 
-static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
+pub(super) static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
 
-static PORT: [Field; 5] = [
+pub(super) static PORT: [Field; 5] = [
     ok("name", Form::Text),
     ok("containerPort", Form::Integer),
     ok("hostPort", Form::Integer),
@@ -201,20 +202,20 @@ static PORT: [Field; 5] = [
     warn_unless("hostIP", Form::Text, &["0.0.0.0", "::"], "the program itself chooses the addresses it listens on"),
 ];
 
-static RESOURCES: [Field; 3] = [
-    ok("limits", Form::Object(&AMOUNTS)),
-    ok("requests", Form::Object(&AMOUNTS)),
+pub(super) static RESOURCES: [Field; 3] = [
+    ok("limits", Form::Amounts(&AMOUNTS)),
+    ok("requests", Form::Amounts(&AMOUNTS)),
     refuse("claims", "devices are not claimed in this release"),
 ];
 
-static AMOUNTS: [Field; 4] = [
+pub(super) static AMOUNTS: [Field; 4] = [
     ok("cpu", Form::Quantity),
     ok("memory", Form::Quantity),
     warn("ephemeral-storage", "disk space is not counted in this release"),
     refuse("*", "only cpu and memory are counted in this release"),
 ];
 
-static SECURITY: [Field; 13] = [
+pub(super) static SECURITY: [Field; 13] = [
     ok("runAsUser", Form::Integer),
     ok("runAsGroup", Form::Integer),
     ok("runAsNonRoot", Form::Boolean),
@@ -235,4 +236,4 @@ static SECURITY: [Field; 13] = [
     refuse("fsGroup", "it is a field of the pod's securityContext"),
 ];
 
-static CAPABILITIES: [Field; 2] = [ok("add", Form::Texts), ok("drop", Form::Texts)];
+pub(super) static CAPABILITIES: [Field; 2] = [ok("add", Form::Texts), ok("drop", Form::Texts)];

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::protobuf::UNREAD;
 use super::{Field, Form, Stance, of};
 use crate::resource::Quantity;
 use crate::resource::kind::Kind;
@@ -59,8 +60,11 @@ fn walk(value: &mut Value, fields: &'static [Field], path: &str, findings: &mut 
             findings.push(Finding { path: here, verdict: Verdict::Unknown { meant: nearest(&name, fields) } });
             continue;
         };
-        if let Some(held) = map.get_mut(&name) {
-            judge(held, field, &here, findings);
+        let Some(held) = map.get_mut(&name) else { continue };
+        judge(held, field, &here, findings);
+        // What protobuf held in a field that does nothing was told of, and is not kept.
+        if held.get(UNREAD).is_some() {
+            map.remove(&name);
         }
     }
 }
@@ -101,7 +105,7 @@ fn judge(held: &mut Value, field: &Field, path: &str, findings: &mut Vec<Finding
 
 fn check_form(held: &mut Value, form: Form, path: &str, findings: &mut Vec<Finding>) {
     let expected = match form {
-        Form::Object(fields) => return walk(held, fields, path, findings),
+        Form::Object(fields) | Form::Amounts(fields) => return walk(held, fields, path, findings),
         Form::Objects(fields) => {
             let Some(items) = held.as_array_mut() else {
                 return findings.push(mismatch(path, "a list", held));
@@ -111,13 +115,17 @@ fn check_form(held: &mut Value, form: Form, path: &str, findings: &mut Vec<Findi
             }
             return;
         }
-        Form::TextMap => {
+        Form::TextMap | Form::BytesMap => {
             let Some(map) = held.as_object_mut() else {
                 return findings.push(mismatch(path, "a map of strings", held));
             };
             map.retain(|_, value| !value.is_null());
-            for (name, value) in map.iter().filter(|(_, value)| !value.is_string()) {
-                findings.push(mismatch(&format!("{path}[{name}]"), "a string", value));
+            let (fits, expected): (fn(&Value) -> bool, _) = match form {
+                Form::BytesMap => (is_base64, "a string in base64"),
+                _ => (Value::is_string, "a string"),
+            };
+            for (name, value) in map.iter().filter(|(_, value)| !fits(value)) {
+                findings.push(mismatch(&format!("{path}[{name}]"), expected, value));
             }
             return;
         }
@@ -137,6 +145,11 @@ fn check_form(held: &mut Value, form: Form, path: &str, findings: &mut Vec<Findi
         Form::Quantity => return check_quantity(held, path, findings),
     };
     findings.push(mismatch(path, expected, held));
+}
+
+fn is_base64(value: &Value) -> bool {
+    use base64::Engine as _;
+    value.as_str().is_some_and(|text| base64::engine::general_purpose::STANDARD.decode(text).is_ok())
 }
 
 fn check_items(

@@ -10,7 +10,7 @@ pub(super) static NAMESPACE: [Field; 5] = [
     ok("status", Form::Any),
 ];
 
-static NAMESPACE_SPEC: [Field; 1] = [warn("finalizers", "a namespace goes as soon as it is empty")];
+pub(super) static NAMESPACE_SPEC: [Field; 1] = [warn("finalizers", "a namespace goes as soon as it is empty")];
 
 pub(super) static NODE: [Field; 5] = [
     ok("apiVersion", Form::Text),
@@ -20,7 +20,7 @@ pub(super) static NODE: [Field; 5] = [
     ok("status", Form::Any),
 ];
 
-static NODE_SPEC: [Field; 7] = [
+pub(super) static NODE_SPEC: [Field; 7] = [
     ok("unschedulable", Form::Boolean),
     ok("taints", Form::Objects(&TAINT)),
     warn("podCIDR", "pods use their device's network in this release"),
@@ -30,7 +30,7 @@ static NODE_SPEC: [Field; 7] = [
     warn("externalID", "it is kept, and nothing reads it"),
 ];
 
-static TAINT: [Field; 4] = [
+pub(super) static TAINT: [Field; 4] = [
     ok("key", Form::Text),
     ok("value", Form::Text),
     warn_unless(
@@ -47,7 +47,7 @@ pub(super) static CONFIG_MAP: [Field; 6] = [
     ok("kind", Form::Text),
     ok("metadata", Form::Object(&METADATA)),
     ok("data", Form::TextMap),
-    ok("binaryData", Form::TextMap),
+    ok("binaryData", Form::BytesMap),
     ok("immutable", Form::Boolean),
 ];
 
@@ -62,8 +62,8 @@ pub(super) static EVENT: [Field; 17] = [
     ok("type", Form::Text),
     ok("action", Form::Text),
     ok("count", Form::Integer),
-    ok("source", Form::Any),
-    ok("series", Form::Any),
+    ok("source", Form::Object(&SOURCE)),
+    ok("series", Form::Object(&SERIES)),
     ok("firstTimestamp", Form::Moment),
     ok("lastTimestamp", Form::Moment),
     ok("eventTime", Form::Moment),
@@ -71,7 +71,11 @@ pub(super) static EVENT: [Field; 17] = [
     ok("reportingInstance", Form::Text),
 ];
 
-static REFERENCE: [Field; 7] = [
+pub(super) static SOURCE: [Field; 2] = [ok("component", Form::Text), ok("host", Form::Text)];
+
+pub(super) static SERIES: [Field; 2] = [ok("count", Form::Integer), ok("lastObservedTime", Form::Moment)];
+
+pub(super) static REFERENCE: [Field; 7] = [
     ok("apiVersion", Form::Text),
     ok("kind", Form::Text),
     ok("namespace", Form::Text),
@@ -89,7 +93,7 @@ pub(super) static DEPLOYMENT: [Field; 5] = [
     ok("status", Form::Any),
 ];
 
-static DEPLOYMENT_SPEC: [Field; 8] = [
+pub(super) static DEPLOYMENT_SPEC: [Field; 8] = [
     ok("replicas", Form::Integer),
     ok("selector", Form::Object(&SELECTOR)),
     ok("template", Form::Object(&pod::TEMPLATE)),
@@ -100,16 +104,19 @@ static DEPLOYMENT_SPEC: [Field; 8] = [
     ok("progressDeadlineSeconds", Form::Integer),
 ];
 
-static SELECTOR: [Field; 2] = [ok("matchLabels", Form::TextMap), ok("matchExpressions", Form::Objects(&EXPRESSION))];
+pub(super) static SELECTOR: [Field; 2] =
+    [ok("matchLabels", Form::TextMap), ok("matchExpressions", Form::Objects(&EXPRESSION))];
 
-static EXPRESSION: [Field; 3] = [ok("key", Form::Text), ok("operator", Form::Text), ok("values", Form::Texts)];
+pub(super) static EXPRESSION: [Field; 3] =
+    [ok("key", Form::Text), ok("operator", Form::Text), ok("values", Form::Texts)];
 
-static STRATEGY: [Field; 2] = [
+pub(super) static STRATEGY: [Field; 2] = [
     refuse_unless("type", Form::Text, &["RollingUpdate", "Recreate"], "a strategy is RollingUpdate or Recreate"),
     ok("rollingUpdate", Form::Object(&ROLLING)),
 ];
 
-static ROLLING: [Field; 2] = [ok("maxSurge", Form::IntegerOrText), ok("maxUnavailable", Form::IntegerOrText)];
+pub(super) static ROLLING: [Field; 2] =
+    [ok("maxSurge", Form::IntegerOrText), ok("maxUnavailable", Form::IntegerOrText)];
 
 pub(super) static REPLICA_SET: [Field; 5] = [
     ok("apiVersion", Form::Text),
@@ -119,7 +126,7 @@ pub(super) static REPLICA_SET: [Field; 5] = [
     ok("status", Form::Any),
 ];
 
-static REPLICA_SET_SPEC: [Field; 4] = [
+pub(super) static REPLICA_SET_SPEC: [Field; 4] = [
     ok("replicas", Form::Integer),
     ok("selector", Form::Object(&SELECTOR)),
     ok("template", Form::Object(&pod::TEMPLATE)),

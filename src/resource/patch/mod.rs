@@ -10,6 +10,9 @@ pub use strategic::merge as strategic_merge;
 /// The most operations of one JSON patch.
 const OPERATIONS_LIMIT: usize = 10_000;
 
+/// The most bytes that the operations of one JSON patch may copy: 3 MiB.
+const COPY_LIMIT: usize = 3 << 20;
+
 /// How a patch describes the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
@@ -57,7 +60,7 @@ pub fn apply(kind: PatchKind, object: &Value, patch: Value) -> Result<Value, Pat
             if operations.0.len() > OPERATIONS_LIMIT {
                 return Err(PatchError::Malformed(format!("it has more than {OPERATIONS_LIMIT} operations")));
             }
-            json_patch::patch(&mut patched, &operations).map_err(|error| PatchError::Misfit(error.to_string()))?;
+            operate(&mut patched, &operations)?;
         }
         PatchKind::Merge => {
             expect_object(&patch)?;
@@ -69,6 +72,22 @@ pub fn apply(kind: PatchKind, object: &Value, patch: Value) -> Result<Value, Pat
         }
     }
     if patched.is_object() { Ok(patched) } else { Err(PatchError::Misfit("the result is not an object".into())) }
+}
+
+/// Applies operations one by one: what they copy is counted, as copies of copies double each time.
+fn operate(object: &mut Value, operations: &[json_patch::PatchOperation]) -> Result<(), PatchError> {
+    let mut copied = 0;
+    for operation in operations {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > COPY_LIMIT {
+                return Err(PatchError::Misfit(format!("it copies more than {COPY_LIMIT} bytes")));
+            }
+        }
+        json_patch::patch(object, std::slice::from_ref(operation))
+            .map_err(|error| PatchError::Misfit(error.to_string()))?;
+    }
+    Ok(())
 }
 
 fn expect_object(patch: &Value) -> Result<(), PatchError> {

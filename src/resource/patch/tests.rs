@@ -80,3 +80,18 @@ fn a_patch_without_its_merge_key_is_refused() {
     assert!(matches!(apply(PatchKind::Strategic, &object(), patch), Err(PatchError::Malformed(_))));
     assert!(apply(PatchKind::Strategic, &object(), json!({"spec": {"$patch": "explode"}})).is_err());
 }
+
+#[test]
+fn copies_of_copies_are_refused() {
+    let mut operations = vec![json!({"op": "add", "path": "/a", "value": ["x"]})];
+    operations.extend((0..100).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/0"})));
+    let failed = apply(PatchKind::Json, &object(), Value::Array(operations));
+    assert!(matches!(failed, Err(PatchError::Misfit(reason)) if reason.contains("copies more than")));
+}
+
+#[test]
+fn an_object_merged_into_itself_stays() {
+    let all = object();
+    assert_eq!(apply(PatchKind::Strategic, &all, all.clone()).unwrap(), all);
+    assert_eq!(apply(PatchKind::Strategic, &json!({}), all.clone()).unwrap(), all);
+}

@@ -101,3 +101,73 @@ fn names_are_checked() {
     object_["metadata"]["labels"] = json!({"a b": "c d"});
     assert_eq!(object(&kind::DEPLOYMENT, &object_).len(), 3);
 }
+
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::resource::table;
+    use crate::resource::{Timestamp, fields};
+
+    const NAMES: [&str; 24] = [
+        "metadata",
+        "name",
+        "labels",
+        "spec",
+        "status",
+        "containers",
+        "ports",
+        "env",
+        "valueFrom",
+        "fieldRef",
+        "selector",
+        "matchLabels",
+        "template",
+        "replicas",
+        "resources",
+        "limits",
+        "cpu",
+        "hostNetwork",
+        "data",
+        "containerStatuses",
+        "state",
+        "waiting",
+        "ownerReferences",
+        "conditions",
+    ];
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z0-9./ %=-]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(8, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(prop::sample::select(&NAMES[..]), inner, 0..6)
+                    .prop_map(|map| map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever a client sends is judged, never a panic; and judging twice finds no more typos.
+        #[test]
+        fn nothing_panics(original in value()) {
+            for kind in kind::all() {
+                let mut object_ = original.clone();
+                fields::inspect(kind, &mut object_);
+                let again = fields::inspect(kind, &mut object_.clone());
+                let typos = again.iter().any(|finding| matches!(finding.verdict, fields::Verdict::Unknown { .. }));
+                prop_assert!(!typos, "{}", original);
+                defaults::apply(kind, &mut object_);
+                object(kind, &object_);
+                update(kind, &original, &object_);
+                table::cells(kind, &object_, Timestamp(0));
+                let _ = readable(kind, &object_);
+            }
+        }
+    }
+}
