@@ -1,5 +1,6 @@
-//! A plan in the making. It holds the plan to its limits, and keeps two batches of one plan from
-//! writing the same document: the second would be refused, so it waits for the next plan.
+//! A plan in the making. It holds the plan to its limits, and keeps the batches of one plan apart:
+//! none writes what another writes or relies on, so that their order does not matter. What would
+//! comes with the next plan.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use crate::store::{Batch, Check, Key, Precondition, Write};
 pub(super) struct Draft {
     plan: Plan,
     written: BTreeSet<Key>,
+    relied_on: BTreeSet<Key>,
     full: bool,
 }
 
@@ -106,7 +108,7 @@ pub(super) fn canonical<T: Serialize>(object: &T) -> Option<Vec<u8>> {
 }
 
 impl Draft {
-    /// Adds a batch, unless it touches what this plan writes already or the plan is full.
+    /// Adds a batch, unless it touches what this plan writes already, writes what it relies on, or the plan is full.
     pub(super) fn push(&mut self, object: &Key, why: impl Into<String>, step: Step) -> bool {
         if self.plan.batches.len() >= BATCHES_LIMIT {
             self.full = true;
@@ -116,10 +118,16 @@ impl Draft {
         if touched || step.broken || step.batch.writes.is_empty() {
             return false;
         }
-        for write in &step.batch.writes {
-            let (Write::Put { key, .. } | Write::Delete { key }) = write;
-            self.written.insert(key.clone());
+        let written = |write: &Write| match write {
+            Write::Put { key, .. } | Write::Delete { key } => key.clone(),
+        };
+        let writes: BTreeSet<Key> = step.batch.writes.iter().map(written).collect();
+        if !writes.is_disjoint(&self.relied_on) {
+            return false;
         }
+        let checks = step.batch.checks.iter().map(|check| &check.key);
+        self.relied_on.extend(checks.filter(|key| !writes.contains(key)).cloned());
+        self.written.extend(writes);
         self.plan.batches.push(PlannedBatch { batch: step.batch, why: why.into(), object: object.clone() });
         true
     }

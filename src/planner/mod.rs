@@ -29,8 +29,6 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
-
 use crate::resource::Timestamp;
 use crate::store::{Batch, Key};
 
@@ -52,7 +50,7 @@ pub const EVENTS_LIMIT: usize = 1_000;
 /// What the leader proposes, and why it proposes nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// To be proposed in order; each stands alone, a refused one spoils no other.
+    /// In any order, or all at once: none touches what another relies on, and a refused one spoils no other.
     pub batches: Vec<PlannedBatch>,
     /// Why things are not further along.
     pub report: Vec<Note>,
@@ -72,7 +70,7 @@ pub struct PlannedBatch {
 }
 
 /// Why something was not done, or not as asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
     /// The object that waits.
     pub object: Key,
@@ -83,7 +81,7 @@ pub struct Note {
 }
 
 /// What an object waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// No device can take the pod.
     Unschedulable,

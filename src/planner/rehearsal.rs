@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
-use serde::{Deserialize, Serialize};
 
 use super::draft::canonical;
 use super::fleet::{Fleet, Versioned};
@@ -25,7 +24,7 @@ pub struct Rehearsal {
 }
 
 /// Where a pod would run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
     /// The pod.
     pub pod: Key,
@@ -34,7 +33,7 @@ pub struct Binding {
 }
 
 /// What documents would lead to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forecast {
     /// Documents that would be new.
     pub created: Vec<Key>,

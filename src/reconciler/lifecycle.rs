@@ -214,6 +214,8 @@ impl<'a> Case<'a> {
         match container_spec(reference, &self.pod.pod, container, config, configmaps, node, settings) {
             Ok(spec) => {
                 decision.push(Action::Start(Box::new(spec)));
+                // A start that leaves no trace is tried again.
+                decision.wake(self.now.plus(settings.backoff_base));
                 waiting("ContainerCreating", String::new())
             }
             Err(error) => waiting("CreateContainerConfigError", error.to_string()),

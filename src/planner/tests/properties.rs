@@ -67,6 +67,12 @@ fn play(stage: &mut Stage, turn: &Turn) {
     }
 }
 
+/// Whether every batch of a plan applies when they are proposed last first.
+fn order_is_free(stage: &Stage, plan: &Plan) -> bool {
+    let mut copy = stage.rehearsal.clone();
+    plan.batches.iter().rev().all(|step| matches!(copy.apply(&step.batch), Outcome::Applied { .. }))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -78,9 +84,15 @@ proptest! {
         for turn in &turns {
             play(&mut stage, turn);
             prop_assert_eq!(stage.plan(), stage.plan());
+            let stale = stage.plan();
+            prop_assert!(order_is_free(&stage, &stale), "{:#?}", stale);
             let (last, steps, settled) = stage.rehearsal.settle(stage.now, true);
             prop_assert!(settled, "no end: {:#?}", steps);
             prop_assert_eq!(last.batches, vec![]);
+            for step in &stale.batches {
+                let outcome = stage.rehearsal.apply(&step.batch);
+                prop_assert!(matches!(outcome, Outcome::Refused { .. }), "an old plan did harm: {}", step.why);
+            }
         }
         for name in NAMES {
             stage.hear(name);

@@ -6,6 +6,7 @@ use super::*;
 fn a_pod_starts_and_is_reported_once_it_runs() {
     let mut bench = Bench::with(&json!({}));
     assert_eq!(bench.words(), ["start u1-web-0"]);
+    assert_eq!(bench.decide().wake_at, Some(NOW.plus(Duration::from_secs(10))), "a start may leave no trace");
     bench.running(0);
     assert_eq!(bench.words(), ["report web-1 at 7", "event Started"]);
     let status = bench.store();
