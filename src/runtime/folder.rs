@@ -55,8 +55,8 @@ pub(super) enum Standing {
     Attended(ObservedContainer),
     /// It ended, and the record is written.
     Over(ObservedContainer),
-    /// Nobody attends to it: its shim was killed.
-    Abandoned,
+    /// Nobody attends to it: its shim was killed. It is as it was last known, until it is settled.
+    Abandoned(ObservedContainer),
 }
 
 /// The folder of one container.
@@ -143,15 +143,16 @@ impl Folder {
             Some(progress) => progress.shim.is_alive(),
             None => self.lock()?.is_none(),
         };
-        if !attended {
-            // It may have ended between the two looks.
-            return Ok(self.over()?.unwrap_or(Standing::Abandoned));
-        }
         let state = match progress.and_then(|progress| progress.running) {
             Some((init, started)) => ContainerState::Running { started, pid: init.pid.unsigned_abs() },
             None => ContainerState::Creating,
         };
-        Ok(Standing::Attended(self.observed(state)?))
+        let observed = self.observed(state)?;
+        if attended {
+            return Ok(Standing::Attended(observed));
+        }
+        // It may have ended between the two looks.
+        Ok(self.over()?.unwrap_or(Standing::Abandoned(observed)))
     }
 
     fn over(&self) -> io::Result<Option<Standing>> {

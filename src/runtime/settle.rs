@@ -34,7 +34,7 @@ pub(super) fn now() -> Timestamp {
 /// Brings an abandoned container back under a waiter, or to its end. Returns the new waiter.
 pub(super) fn settle(folder: &Folder, exe: &SealedExe, hierarchies: &Hierarchies) -> Result<Option<Child>, String> {
     let at = |step: &str, error: io::Error| format!("{step} in {}: {error}", folder.path().display());
-    if !matches!(folder.standing().map_err(|error| at("look around", error))?, Standing::Abandoned) {
+    if !matches!(folder.standing().map_err(|error| at("look around", error))?, Standing::Abandoned(_)) {
         return Ok(None);
     }
     if let Some(found) = orphan::of_folder(folder.path()).iter().find(|found| found.waits) {

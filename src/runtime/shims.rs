@@ -199,14 +199,16 @@ impl Shims {
         for folder in folders {
             match folder.standing() {
                 Ok(Standing::Attended(container) | Standing::Over(container)) => observed.push(container),
-                Ok(Standing::Abandoned) => {
+                Ok(Standing::Abandoned(known)) => {
                     let (standing, waiter) = self.0.settle_off_thread(&folder).await;
                     if waiter.is_some() {
                         self.watch(folder, waiter);
                     }
-                    if let Some(Standing::Attended(container) | Standing::Over(container)) = standing {
-                        observed.push(container);
-                    }
+                    // Never left out: what is not listed would be started again.
+                    observed.push(match standing {
+                        Some(Standing::Attended(now) | Standing::Over(now) | Standing::Abandoned(now)) => now,
+                        None => known,
+                    });
                 }
                 // Removed since it was listed.
                 Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
