@@ -135,7 +135,6 @@ impl Shims {
                 }
                 let Some(inner) = weak.upgrade() else { return };
                 let (standing, next) = inner.settle_off_thread(&folder).await;
-                inner.moved();
                 match (standing, next) {
                     (_, Some(next)) => child = Some(next),
                     // A shim that has not noted its pid yet: the next list looks again.
@@ -310,6 +309,8 @@ impl Inner {
                 tracing::error!(container = folder.id(), reason, "a container without a shim could not be settled");
                 None
             });
+            // Others may have looked while it was neither here nor there.
+            inner.moved();
             (folder.standing().ok(), waiter)
         });
         settled.await.unwrap_or_default()

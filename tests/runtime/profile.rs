@@ -22,7 +22,8 @@ async fn output(bench: &Bench, shims: &Shims, mut spec: ContainerSpec, script: &
     bench.exit(shims, &spec).await;
     let log = bench.log(&spec);
     let written = log.lines().filter(|line| line.contains(" stdout "));
-    written.map(|line| format!("{}\n", line.splitn(4, ' ').nth(3).unwrap_or_default())).collect()
+    let lines: Vec<&str> = written.map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default()).collect();
+    lines.join("\n") + "\n"
 }
 
 #[tokio::test]
@@ -153,9 +154,9 @@ async fn what_is_dangerous_is_denied() {
         ("mknod /tmp/null c 1 3 && echo x > /tmp/null", "device on the root"),
         ("echo x > /etc/resolv.conf", "resolver"),
     ];
-    let script: String =
-        tries.iter().map(|(act, what)| format!("if ({act}) 2>/dev/null; then echo DID {what}; fi\n")).collect();
-    let text = output(&bench, &shims, spec, &format!("{script}echo done")).await;
+    let attempt = |(act, what): (&str, &str)| format!("if ({act}) 2>/dev/null; then echo DID {what}; fi");
+    let script = tries.map(attempt).join("\n");
+    let text = output(&bench, &shims, spec, &format!("{script}\necho done")).await;
     assert_eq!(text, "done\n");
     bench.clear(&shims).await;
 }
