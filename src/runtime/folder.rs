@@ -55,8 +55,8 @@ pub(super) enum Standing {
     Attended(ObservedContainer),
     /// It ended, and the record is written.
     Over(ObservedContainer),
-    /// Nobody attends to it: its shim was killed.
-    Abandoned,
+    /// Nobody attends to it: its shim was killed. It is as it was last known, until it is settled.
+    Abandoned(ObservedContainer),
 }
 
 /// The folder of one container.
@@ -105,12 +105,25 @@ impl Folder {
 
     /// Takes the lock, unless somebody has it.
     pub(super) fn lock(&self) -> io::Result<Option<Lock>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join("lock"))?;
+        let file = self.lock_file()?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Whether a shim has the lock. Asks for a shared one: those who only look do not mislead each other.
+    fn is_locked(&self) -> io::Result<bool> {
+        match self.lock_file()?.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join("lock"))
     }
 
     pub(super) fn order(&self) -> io::Result<Order> {
@@ -135,23 +148,33 @@ impl Folder {
 
     /// What the files say, and whether a shim still stands behind them.
     pub(super) fn standing(&self) -> io::Result<Standing> {
+        self.look(|| self.is_locked())
+    }
+
+    /// The same for who has the lock.
+    pub(super) fn standing_locked(&self) -> io::Result<Standing> {
+        self.look(|| Ok(false))
+    }
+
+    fn look(&self, is_locked: impl FnOnce() -> io::Result<bool>) -> io::Result<Standing> {
         if let Some(over) = self.over()? {
             return Ok(over);
         }
         let progress = self.progress()?;
         let attended = match progress {
             Some(progress) => progress.shim.is_alive(),
-            None => self.lock()?.is_none(),
+            None => is_locked()?,
         };
-        if !attended {
-            // It may have ended between the two looks.
-            return Ok(self.over()?.unwrap_or(Standing::Abandoned));
-        }
         let state = match progress.and_then(|progress| progress.running) {
             Some((init, started)) => ContainerState::Running { started, pid: init.pid.unsigned_abs() },
             None => ContainerState::Creating,
         };
-        Ok(Standing::Attended(self.observed(state)?))
+        let observed = self.observed(state)?;
+        if attended {
+            return Ok(Standing::Attended(observed));
+        }
+        // It may have ended between the two looks.
+        Ok(self.over()?.unwrap_or(Standing::Abandoned(observed)))
     }
 
     fn over(&self) -> io::Result<Option<Standing>> {

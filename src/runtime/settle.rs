@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::cgroup::Hierarchies;
 use super::folder::{Folder, Lock, Order, Progress, Standing};
@@ -25,6 +25,10 @@ pub(super) const CANNOT_RUN: i32 = 128;
 /// Exit code of a container whose status nobody could read.
 const STATUS_LOST: i32 = 255;
 
+/// How often, and after which pause, a lock is asked for: about a second.
+const LOCK_ATTEMPTS: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
 /// The moment, as records carry it.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -34,7 +38,7 @@ pub(super) fn now() -> Timestamp {
 /// Brings an abandoned container back under a waiter, or to its end. Returns the new waiter.
 pub(super) fn settle(folder: &Folder, exe: &SealedExe, hierarchies: &Hierarchies) -> Result<Option<Child>, String> {
     let at = |step: &str, error: io::Error| format!("{step} in {}: {error}", folder.path().display());
-    if !matches!(folder.standing().map_err(|error| at("look around", error))?, Standing::Abandoned) {
+    if !matches!(folder.standing().map_err(|error| at("look around", error))?, Standing::Abandoned(_)) {
         return Ok(None);
     }
     if let Some(found) = orphan::of_folder(folder.path()).iter().find(|found| found.waits) {
@@ -46,7 +50,11 @@ pub(super) fn settle(folder: &Folder, exe: &SealedExe, hierarchies: &Hierarchies
         }
     }
     orphan::kill_creators(folder.path())?;
-    let Some(lock) = folder.lock().map_err(|error| at("lock", error))? else { return Ok(None) };
+    let Some(lock) = lock_abandoned(folder).map_err(|error| at("lock", error))? else { return Ok(None) };
+    // Somebody else may have settled it before the lock was ours.
+    if !matches!(folder.standing_locked().map_err(|error| at("look again", error))?, Standing::Abandoned(_)) {
+        return Ok(None);
+    }
     let order = folder.order().map_err(|error| at("read spec.json", error))?;
     let progress = folder.progress().map_err(|error| at("read state.json", error))?;
     if let Some((init, started)) = progress.and_then(|progress| progress.running)
@@ -62,6 +70,17 @@ pub(super) fn settle(folder: &Folder, exe: &SealedExe, hierarchies: &Hierarchies
     };
     let exit = Exit { code, signal: None, oom_killed: false, started, finished: now(), message: message.into() };
     folder.write_exit(&exit).map_err(|error| at("write exit.json", error))?;
+    Ok(None)
+}
+
+/// Takes the lock of a folder whose shim is dead: others only look at it, for a moment.
+fn lock_abandoned(folder: &Folder) -> io::Result<Option<Lock>> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if let Some(lock) = folder.lock()? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
     Ok(None)
 }
 

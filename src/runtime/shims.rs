@@ -135,7 +135,6 @@ impl Shims {
                 }
                 let Some(inner) = weak.upgrade() else { return };
                 let (standing, next) = inner.settle_off_thread(&folder).await;
-                inner.moved();
                 match (standing, next) {
                     (_, Some(next)) => child = Some(next),
                     // A shim that has not noted its pid yet: the next list looks again.
@@ -199,14 +198,16 @@ impl Shims {
         for folder in folders {
             match folder.standing() {
                 Ok(Standing::Attended(container) | Standing::Over(container)) => observed.push(container),
-                Ok(Standing::Abandoned) => {
+                Ok(Standing::Abandoned(known)) => {
                     let (standing, waiter) = self.0.settle_off_thread(&folder).await;
                     if waiter.is_some() {
                         self.watch(folder, waiter);
                     }
-                    if let Some(Standing::Attended(container) | Standing::Over(container)) = standing {
-                        observed.push(container);
-                    }
+                    // Never left out: what is not listed would be started again.
+                    observed.push(match standing {
+                        Some(Standing::Attended(now) | Standing::Over(now) | Standing::Abandoned(now)) => now,
+                        None => known,
+                    });
                 }
                 // Removed since it was listed.
                 Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
@@ -308,6 +309,8 @@ impl Inner {
                 tracing::error!(container = folder.id(), reason, "a container without a shim could not be settled");
                 None
             });
+            // Others may have looked while it was neither here nor there.
+            inner.moved();
             (folder.standing().ok(), waiter)
         });
         settled.await.unwrap_or_default()

@@ -120,6 +120,38 @@ impl Bench {
         tokio::task::spawn_blocking(move || fs::write(gate, "go\n").unwrap()).await.unwrap();
     }
 
+    pub(crate) fn container_path(&self, spec: &ContainerSpec) -> PathBuf {
+        self.path().join("run/containers").join(spec.reference.id())
+    }
+
+    /// The pid of the shim that attends to a container, as its folder has it.
+    pub(crate) fn shim_pid(&self, spec: &ContainerSpec) -> i32 {
+        let state = fs::read(self.container_path(spec).join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        i32::try_from(state["shim"]["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Waits until a container is neither being created nor about to be settled.
+    pub(crate) async fn settled(&self, shims: &Shims, spec: &ContainerSpec) -> ContainerState {
+        let mut changed = shims.changed();
+        let settled = async {
+            loop {
+                changed.mark_unchanged();
+                let state = self.state(shims, spec).await;
+                if !matches!(state, ContainerState::Creating) {
+                    return state;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, settled).await.expect("it settles")
+    }
+
+    /// Whether somebody marks the image's layer as in use.
+    pub(crate) fn layer_is_held(&self) -> bool {
+        fs::File::open(self.path().join("layer")).unwrap().try_lock().is_err()
+    }
+
     /// Ends and removes everything, and checks that nothing is left.
     pub(crate) async fn clear(&self, shims: &Shims) {
         for found in shims.list().await.unwrap() {
@@ -178,6 +210,32 @@ impl Drop for Bench {
             eprintln!("left behind: {error}");
         }
     }
+}
+
+/// One agent's life: its runtime is gone afterwards, as after `kill -9`.
+pub(crate) fn life<T>(work: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result = runtime.block_on(work());
+    runtime.shutdown_background();
+    result
+}
+
+/// Processes that carry the command line of a container's shim.
+pub(crate) fn shims_of(folder: &Path) -> Vec<i32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let needle = format!("\0{}\0", folder.display());
+    pids.filter(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&needle))
+    })
+    .collect()
+}
+
+/// Memory of a process that is its own: heap and stack.
+pub(crate) fn heap_kib(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A layer with busybox and a page to serve.

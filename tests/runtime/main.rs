@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+mod adopt;
 mod bench;
+mod hostile;
+mod profile;
 
 use std::time::Duration;
 

@@ -4,12 +4,14 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::execve;
 
 use super::seccomp::{self, Filters};
 use crate::reconciler::container::ContainerSpec;
@@ -54,7 +56,7 @@ impl Executor for Confined {
         if let Err(reason) = self.filters.apply() {
             return Err(self.fail(&format!("apply the seccomp filter: {reason}")));
         }
-        let Err(error) = nix::unistd::execvp(&args[0], &args);
+        let error = execute(&args, spec);
         let program = args[0].to_string_lossy();
         Err(self.fail(&match error {
             Errno::ENOENT => format!("start {program}: no such program in the image, or its interpreter is missing"),
@@ -80,12 +82,44 @@ fn arguments(spec: &Spec) -> Result<Vec<CString>, &'static str> {
     }
 }
 
-/// The shim ignores some signals, and programs expect to inherit none of that.
+/// Executes the program, looked for along `PATH` unless it is named by a path. Not `execvp`: that would
+/// hand a program of another processor to a shell. Returns only if nothing could be executed.
+fn execute(args: &[CString], spec: &Spec) -> Errno {
+    let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let env: Vec<CString> = env.filter_map(|pair| CString::new(pair).ok()).collect();
+    let name = args[0].as_bytes();
+    if name.contains(&b'/') {
+        let Err(error) = execve(&args[0], args, &env);
+        return error;
+    }
+    let pairs = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let path = pairs.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
+    let mut worst = Errno::ENOENT;
+    for folder in path.split(':').filter(|folder| !folder.is_empty()) {
+        let Ok(program) = CString::new([folder.as_bytes(), b"/", name].concat()) else { continue };
+        let Err(error) = execve(&program, args, &env);
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            // It may still be found where this user may execute it.
+            Errno::EACCES => worst = error,
+            error => return error,
+        }
+    }
+    worst
+}
+
+/// The shim ignores some signals, and what started it may have; programs expect to inherit none of that.
 #[expect(unsafe_code, reason = "restoring a disposition has no safe wrapper")]
 fn default_signals() {
-    for signal in 1..libc::SIGRTMAX() {
-        // SAFETY: installs no handler code, only the default disposition.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// Larger than the kernel's `struct sigaction` on any architecture; all zero is the default.
+    const DEFAULT: [u64; 8] = [0; 8];
+    /// Bytes of the kernel's signal set.
+    const SET: usize = 8;
+    for signal in 1..=64 {
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads its structure from a larger constant and writes nothing back. The C
+        // library's own function would leave out the two signals that it keeps for itself.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, SET) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
