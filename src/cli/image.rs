@@ -247,10 +247,16 @@ impl From<ImageError> for Failure {
             ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 failure.hint("the images belong to root: sudo kith image ...")
             }
-            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => Self::said(Code::Failed),
+            ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                Self::said(Code::Failed)
+            }
             ImageError::Unsupported { .. } | ImageError::Io { .. } => failure,
-            ImageError::Damaged { .. } => failure.hint("copy the file again, and compare its checksum with the original's"),
-            ImageError::Refused { .. } => failure.hint("the archive is not one to trust: make it again from a source you know"),
+            ImageError::Damaged { .. } => {
+                failure.hint("copy the file again, and compare its checksum with the original's")
+            }
+            ImageError::Refused { .. } => {
+                failure.hint("the archive is not one to trust: make it again from a source you know")
+            }
         }
     }
 }
@@ -281,9 +287,11 @@ mod tests {
             user: Some(parse_user("1000:7").unwrap()),
         });
         run_in(&import, &config("one")).unwrap();
-        let save = SaveArgs { names: vec!["hello:1".into()], output: Some(archive.clone()), format: ArchiveFormat::Oci };
+        let save =
+            SaveArgs { names: vec!["hello:1".into()], output: Some(archive.clone()), format: ArchiveFormat::Oci };
         run_in(&ImageCommand::Save(save), &config("one")).unwrap();
-        run_on_all(&ImageCommand::load(archive), &[("d1".into(), config("two")), ("d2".into(), config("three"))]).unwrap();
+        run_on_all(&ImageCommand::load(archive), &[("d1".into(), config("two")), ("d2".into(), config("three"))])
+            .unwrap();
         let images = ImageStore::open(&config("three").data_dir.join("images")).unwrap().list().unwrap();
         assert_eq!(images[0].name.to_string(), "hello:1");
         assert_eq!(images[0].config.cmd, ["/bin/hello", "--loud"]);
