@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::failure::{Code, Doing, Failure};
 use super::describe::now;
+use super::failure::{Code, Doing, Failure};
 use super::output::{note, say, span};
 use super::{Session, parse_span, wait};
 use crate::config::Config;
