@@ -1,5 +1,6 @@
 //! Delete one object or a collection. A pod that a device may run goes gracefully: it is marked,
-//! and the device confirms. Everything else goes at once; what it owned is collected later.
+//! and the device confirms. A namespace is closed, and goes when the planner has emptied it.
+//! Everything else goes at once; what it owned is collected later.
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ impl Api {
     ) -> Result<Answer, Failure> {
         let (options, dry_run) = (Options::of(ask)?, ask.dry_run()?);
         if target.kind.kind == "Namespace" {
-            return self.delete_namespace(target, dry_run).await;
+            return self.close_namespace(target, &options, dry_run).await;
         }
         if options.foreground {
             warnings.push(
@@ -192,9 +193,9 @@ impl Api {
         Ok(())
     }
 
-    /// A namespace is closed first, so that nothing new gets in; then it goes with all it holds.
-    /// Devices stop the containers of pods that are gone.
-    async fn delete_namespace(&self, target: &Target, dry_run: bool) -> Result<Answer, Failure> {
+    /// A namespace is closed, so that nothing new gets in: every create checks it at its revision.
+    /// The planner then ends what is in it, and removes it when it is empty.
+    async fn close_namespace(&self, target: &Target, options: &Options, dry_run: bool) -> Result<Answer, Failure> {
         if super::FIRST_NAMESPACES.contains(&target.name.as_str()) {
             return Err(Failure::forbidden(target.kind, &target.name, "this namespace may not be deleted"));
         }
@@ -203,30 +204,25 @@ impl Api {
             let document = self.current(&key).await?;
             let document = document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?;
             let mut namespace = object(&document)?;
-            let mut batch = Batch::default();
-            batch.checks.push(Check { key: key.clone(), expect: Precondition::AtRevision(document.modified) });
-            let closed = meta::is_deleting(&namespace);
-            if closed {
-                // What was written before the namespace closed must be seen: nothing comes after.
-                self.catch_up().await?;
-                for kind in kind::all().iter().filter(|kind| kind.namespaced) {
-                    let inside = self.replica().list(&kind.store_kind(), Some(&target.name))?;
-                    batch
-                        .writes
-                        .extend(inside.documents.into_iter().map(|document| Write::Delete { key: document.key }));
+            check_preconditions(target.kind, &namespace, options)?;
+            if meta::is_deleting(&namespace) {
+                return Ok(answer::json(200, &namespace));
+            }
+            meta::remove(&mut namespace, "resourceVersion");
+            meta::set(&mut namespace, "deletionTimestamp", self.now().to_string().into());
+            namespace["status"] = json!({"phase": "Terminating"});
+            let body = namespace.to_string().into_bytes();
+            let batch = Batch {
+                checks: vec![Check { key: key.clone(), expect: Precondition::AtRevision(document.modified) }],
+                writes: vec![Write::Put { key: key.clone(), body }],
+            };
+            match self.propose(batch, dry_run).await? {
+                Proposed::At(revision) => {
+                    meta::set_revision(&mut namespace, revision);
+                    return Ok(answer::json(200, &namespace));
                 }
-                batch.writes.push(Write::Delete { key: key.clone() });
-            } else {
-                meta::remove(&mut namespace, "resourceVersion");
-                meta::set(&mut namespace, "deletionTimestamp", self.now().to_string().into());
-                namespace["status"] = json!({"phase": "Terminating"});
-                batch.writes.push(Write::Put { key: key.clone(), body: namespace.to_string().into_bytes() });
+                Proposed::Lost(_) => self.catch_up().await?,
             }
-            let proposed = self.propose(batch, dry_run).await?;
-            if dry_run || (closed && matches!(proposed, Proposed::At(_))) {
-                return Ok(answer::json(200, &success(target.kind, &namespace)));
-            }
-            self.catch_up().await?;
         }
         Err(Failure::modified(target.kind, &target.name))
     }

@@ -59,7 +59,7 @@ impl Api {
             Route::Groups => Some(discovery::groups()),
             Route::Group(group) => discovery::group(&group),
             Route::Resources { group, version } => discovery::resources(&group, &version),
-            Route::OpenApi2 if ask.accept.contains("spec.v2@v1.0+protobuf") => {
+            Route::OpenApi2 if ask.accept.contains("com.github.proto-openapi.spec.v2") => {
                 return Ok(answer::whole(200, openapi::PROTOBUF_2, openapi::version_2_protobuf(release)));
             }
             Route::OpenApi2 => Some(openapi::version_2(release)),

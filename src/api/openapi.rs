@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use crate::resource::fields::{self, Field, Form, Stance};
 use crate::resource::kind::{self, Kind};
 
-/// The content type that asks for version 2 as protobuf: what `kubectl` before 1.27 reads.
-pub(super) const PROTOBUF_2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The content type of version 2 as protobuf, which `kubectl` before 1.27 reads. It asks for it with an `@`,
+/// which its own parser of media types does not take in an answer.
+pub(super) const PROTOBUF_2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Version 2 as JSON. It names no schema: clients then leave the validation to the server.
 pub(super) fn version_2(release: &str) -> Value {
@@ -92,6 +93,7 @@ fn schema(form: Form) -> Value {
         Form::IntegerOrText => json!({"x-kubernetes-int-or-string": true}),
         Form::TextMap => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Form::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        Form::Integers => json!({"type": "array", "items": {"type": "integer", "format": "int64"}}),
         Form::Object(fields) => object_schema(fields),
         Form::Objects(fields) => json!({"type": "array", "items": object_schema(fields)}),
         Form::Any => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),

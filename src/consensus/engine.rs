@@ -235,6 +235,17 @@ impl Engine {
         self.inner.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Waits until the consensus of this device stops by itself, and says why. The replica can
+    /// still be read; writing needs a new start. Never ends for an engine that is shut down.
+    pub async fn failed(&self) -> String {
+        let mut server = self.inner.raft.server_metrics();
+        while server.changed().await.is_ok() {}
+        match self.failure() {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
     pub(super) fn unavailable(&self, waited: Duration) -> EngineError {
         EngineError::Unavailable { waited, why: self.why() }
     }

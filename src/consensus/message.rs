@@ -89,6 +89,8 @@ pub(super) enum Response {
 pub(super) enum Proposed {
     /// Applied by the leader; entries below `next_index` include it.
     Done { outcome: Outcome, next_index: u64 },
+    /// Not taken in; trying again does not help until someone acts.
+    Refused { reason: String },
     /// Not known; the same transaction may be sent again.
     Again,
 }

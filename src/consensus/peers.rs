@@ -42,6 +42,7 @@ pub(super) struct Peers {
     wire: Arc<dyn Wire>,
     members: watch::Sender<Members>,
     heard: Mutex<BTreeMap<u64, Instant>>,
+    started: Instant,
     /// When a leader's append or snapshot was last accepted here.
     leader_heard: Mutex<Option<Instant>>,
     transfers: AtomicU64,
@@ -54,6 +55,7 @@ impl Peers {
             wire,
             members: watch::Sender::new(Members::default()),
             heard: Mutex::default(),
+            started: Instant::now(),
             leader_heard: Mutex::default(),
             transfers: AtomicU64::new(1),
         }
@@ -106,6 +108,11 @@ impl Peers {
     /// How long ago a leader's word was accepted by this process.
     pub(super) fn leader_silence(&self) -> Option<Duration> {
         lock(&self.leader_heard).map(|at| at.elapsed())
+    }
+
+    /// How long this process has waited for a leader's word.
+    pub(super) fn leader_wait(&self) -> Duration {
+        self.leader_silence().unwrap_or_else(|| self.started.elapsed())
     }
 
     /// Asks a member. `fallback` is used while the membership does not list it yet.

@@ -50,7 +50,7 @@ impl Engine {
         if self.leadership().borrow().is_leader {
             return self.quorum_silence().is_some_and(|silence| silence > limit);
         }
-        self.inner.peers.leader_silence().is_some_and(|silence| silence > limit)
+        self.inner.peers.leader_wait() > limit
     }
 
     /// How long ago a quorum answered this leader.

@@ -14,12 +14,18 @@ impl Engine {
     /// Answers a request of a trusted peer. What is not a request gets an answer that says so.
     pub async fn handle(&self, from: DeviceKey, request: Vec<u8>) -> Vec<u8> {
         let response = match codec::decode::<Envelope>(&request) {
-            Ok(envelope) if envelope.to == self.inner.id => {
+            Ok(envelope) if envelope.to != self.inner.id => {
+                Response::Failed(format!("this is member {}, not {}", self.inner.id, envelope.to))
+            }
+            // A new device knows no members yet, so an unknown id passes: the transport knows the key.
+            Ok(envelope) if self.inner.peers.member(envelope.from).is_some_and(|member| member.key != from) => {
+                Response::Failed(format!("member {} has another key", envelope.from))
+            }
+            Ok(envelope) => {
                 drop(request);
                 self.inner.peers.heard_from(envelope.from);
                 self.answer(from, envelope).await
             }
-            Ok(envelope) => Response::Failed(format!("this is member {}, not {}", self.inner.id, envelope.to)),
             Err(error) => Response::Failed(format!("the request does not decode: {error}")),
         };
         codec::encode(&response).unwrap_or_default()

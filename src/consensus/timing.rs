@@ -24,6 +24,9 @@ const KEEP_ENTRIES: u64 = 1024;
 /// Bytes of log after which it is purged whatever the number of entries.
 pub(super) const MAX_LOG_BYTES: u64 = 64 << 20;
 
+/// With less free space than this on its disk, a leader takes no more writes.
+pub(super) const MIN_FREE_BYTES: u64 = 16 << 20;
+
 /// The timing of one profile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {

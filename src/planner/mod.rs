@@ -29,6 +29,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::resource::Timestamp;
 use crate::store::{Batch, Key};
 
@@ -70,7 +72,7 @@ pub struct PlannedBatch {
 }
 
 /// Why something was not done, or not as asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Note {
     /// The object that waits.
     pub object: Key,
@@ -81,7 +83,7 @@ pub struct Note {
 }
 
 /// What an object waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
     /// No device can take the pod.
     Unschedulable,

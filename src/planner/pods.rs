@@ -42,11 +42,12 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
-/// The moment from which a ready pod counts as available; `None` while it is not ready.
-pub(super) fn available_at(pod: &Pod, min_ready: Duration) -> Option<Timestamp> {
+/// The moment from which a ready pod counts as available; `None` while it is not ready. The device's clock
+/// may be ahead of the leader's: then its word is taken for it.
+pub(super) fn available_at(pod: &Pod, min_ready: Duration, now: Timestamp) -> Option<Timestamp> {
     let ready = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
     let since = ready.last_transition_time.as_ref().map_or(Timestamp(0), Timestamp::from);
-    Some(if min_ready.is_zero() { Timestamp(0) } else { since.plus(min_ready) })
+    Some(if min_ready.is_zero() || since > now { Timestamp(0) } else { since.plus(min_ready) })
 }
 
 /// The pod with a condition set: its transition time moves only with its status.

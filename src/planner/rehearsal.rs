@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use serde::{Deserialize, Serialize};
 
 use super::draft::canonical;
 use super::fleet::{Fleet, Versioned};
@@ -24,7 +25,7 @@ pub struct Rehearsal {
 }
 
 /// Where a pod would run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Binding {
     /// The pod.
     pub pod: Key,
@@ -33,7 +34,7 @@ pub struct Binding {
 }
 
 /// What documents would lead to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forecast {
     /// Documents that would be new.
     pub created: Vec<Key>,

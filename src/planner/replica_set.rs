@@ -79,7 +79,7 @@ pub(super) fn census(view: &View<'_>, set: &ReplicaSet) -> (Census, Option<Times
     let mut next: Option<Timestamp> = None;
     for (_, pod) in view.pods_of(&set.metadata).iter().filter(|(_, pod)| pods::is_active(&pod.object)) {
         census.active += 1;
-        let Some(at) = pods::available_at(&pod.object, min_ready) else { continue };
+        let Some(at) = pods::available_at(&pod.object, min_ready, view.now) else { continue };
         census.ready += 1;
         if at <= view.now {
             census.available += 1;
@@ -231,13 +231,17 @@ fn remove_surplus(
     mut active: Vec<OwnPod<'_>>,
     wanted: usize,
 ) {
+    // The first copy on a device counts 1, the next 2: what is left stays spread.
+    active.sort_by_cached_key(|(key, pod)| dispensability(view, key, &pod.object, 0));
     let mut crowd: BTreeMap<&str, usize> = BTreeMap::new();
-    for (_, pod) in &active {
-        *crowd.entry(pods::node_of(&pod.object).unwrap_or_default()).or_default() += 1;
+    let mut crowded: BTreeMap<&Key, usize> = BTreeMap::new();
+    for (key, pod) in active.iter().rev() {
+        let copies = crowd.entry(pods::node_of(&pod.object).unwrap_or_default()).or_default();
+        *copies += 1;
+        crowded.insert(key, *copies);
     }
     active.sort_by_cached_key(|(key, pod)| {
-        let crowded = pods::node_of(&pod.object).and_then(|node| crowd.get(node)).copied().unwrap_or(0);
-        dispensability(view, key, &pod.object, crowded)
+        dispensability(view, key, &pod.object, crowded.get(key).copied().unwrap_or(0))
     });
     let surplus = active.len() - wanted;
     for (pod_key, pod) in active.into_iter().take(surplus) {

@@ -57,7 +57,7 @@ pub enum Action {
     },
     /// Start a container.
     Start(Box<ContainerSpec>),
-    /// Signal a container. After `Ask`, its moment goes into `Observed::asked`.
+    /// Signal a container. After the first `Ask`, its moment goes into `Observed::asked`.
     Stop {
         /// Which.
         reference: ContainerRef,
@@ -122,5 +122,7 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
             termination::end(&mut decision, &target.settings, observed, container, grace, now);
         }
     }
+    // What ends makes room for what starts.
+    decision.actions.sort_by_key(|action| !matches!(action, Action::Stop { .. }));
     decision
 }

@@ -37,6 +37,10 @@ const QUEUE_BYTES: usize = 8 << 20;
 /// Encoded payload bytes that one read for replication or apply returns, if more than one entry.
 const READ_BYTES: usize = 1 << 20;
 
+/// Below this much free space no entries are taken in, so that the state file, which can not be
+/// used any more once a write to it failed, is never the one to find the disk full.
+const RESERVED_BYTES: u64 = 4 << 20;
+
 type Wal = RaftLog<WalTypes>;
 
 /// The Raft log of this device. Clones read and write the same log.
@@ -44,6 +48,7 @@ type Wal = RaftLog<WalTypes>;
 pub struct Log {
     wal: Arc<Mutex<Wal>>,
     state: State,
+    reserved_bytes: u64,
 }
 
 impl Log {
@@ -63,12 +68,25 @@ impl Log {
         // Groups form by themselves while the disk is busy with the group before.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
         let wal = Wal::open(Arc::new(config)).map_err(failed("open the log in"))?;
-        Ok(Self { wal: Arc::new(Mutex::new(wal)), state })
+        Ok(Self { wal: Arc::new(Mutex::new(wal)), state, reserved_bytes: RESERVED_BYTES })
     }
 
     /// Bytes of the log on disk.
     pub fn bytes(&self) -> u64 {
         self.lock().on_disk_size()
+    }
+
+    /// Lets a test meet the end of the disk itself.
+    #[cfg(test)]
+    pub(super) fn without_reserve(mut self) -> Self {
+        self.reserved_bytes = 0;
+        self
+    }
+
+    /// Waits until the files of a purge are removed.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> io::Result<()> {
+        self.lock().wait_worker_idle()
     }
 
     fn lock(&self) -> MutexGuard<'_, Wal> {
@@ -201,6 +219,12 @@ impl RaftLogStorage<TypeConfig> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let free = self.state.free_bytes()?;
+        if free < self.reserved_bytes {
+            let dir = self.state.dir().display();
+            let reason = format!("the disk of {dir} has only {free} bytes left, and {RESERVED_BYTES} are kept free");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
+        }
         let mut wal = self.lock();
         let mut unsent = 0;
         for entry in entries {

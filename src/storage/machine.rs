@@ -54,7 +54,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 entries.push(entry);
                 responders.push(responder);
             }
-            let replies = self.state.apply(&entries)?;
+            let replies = self.state.apply(&entries).await?;
             for (responder, reply) in responders.into_iter().zip(replies) {
                 if let Some(responder) = responder {
                     responder.send(reply);

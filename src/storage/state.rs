@@ -34,6 +34,9 @@ struct Inner {
     dir: PathBuf,
     database: Database,
     ring: Mutex<Ring>,
+    /// Held across every write. Whoever applies waits for it without blocking its thread, so a slow
+    /// durable commit never holds up heartbeats.
+    writer: Arc<tokio::sync::Mutex<()>>,
     progress: Mutex<Progress>,
     revision: watch::Sender<u64>,
     applied: watch::Sender<u64>,
@@ -70,6 +73,7 @@ impl State {
         let inner = Inner {
             dir: dir.to_owned(),
             database,
+            writer: Arc::default(),
             ring: Mutex::new(Ring::new(progress.counters.revision)),
             revision: watch::Sender::new(progress.counters.revision),
             applied: watch::Sender::new(next_index(progress.applied)),
@@ -82,6 +86,18 @@ impl State {
 
     pub(super) fn dir(&self) -> &Path {
         &self.inner.dir
+    }
+
+    /// Bytes that this device's disk has left for the log and the state.
+    pub fn free_bytes(&self) -> Result<u64, StorageError> {
+        let stat = nix::sys::statvfs::statvfs(&self.inner.dir).map_err(|errno| StorageError::File {
+            action: "measure the disk of",
+            path: self.inner.dir.clone(),
+            source: errno.into(),
+        })?;
+        #[expect(clippy::useless_conversion, reason = "the counts are of 32 bits on some machines")]
+        let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+        Ok(free)
     }
 
     /// One document.
@@ -156,7 +172,8 @@ impl State {
     }
 
     /// Applies entries in one transaction; answers come in their order.
-    pub(super) fn apply(&self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
+    pub(super) async fn apply(&self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
+        let _writing = self.inner.writer.lock().await;
         let (replies, events, progress) = self.writing(Durability::None, |table| {
             let mut replies = Vec::with_capacity(entries.len());
             let mut events = Vec::new();
@@ -290,6 +307,7 @@ impl State {
         run().map_err(|error| fault("write", &self.inner.path, error))
     }
 
+    /// Writes on a thread that may block on the disk.
     pub(super) async fn off_thread<T: Send + 'static>(
         &self,
         action: &'static str,

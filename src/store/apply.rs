@@ -138,7 +138,8 @@ fn remember<T: Table>(
 ) -> Result<(), T::Error> {
     let before = known.map_or(0, |client| client.settled);
     // A client can not settle what it is just asking, and can not make the table remember without end.
-    let settled = before.max(txn.settled.min(txn.sequence)).max(txn.sequence.saturating_sub(MAX_PENDING));
+    let settled =
+        before.max(txn.settled.min(txn.sequence)).max(txn.sequence.saturating_add(1).saturating_sub(MAX_PENDING));
     if settled > before {
         table.forget_outcomes(txn.client, settled)?;
     }

@@ -1,7 +1,7 @@
 //! A fleet in one process: devices in temporary folders, connected by a wire that a test can cut.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) fn member(id: u64) -> Member {
 pub(super) struct Weather {
     engines: BTreeMap<DeviceKey, Engine>,
     cut: BTreeSet<DeviceKey>,
+    /// Requests to these are swallowed.
+    pub(super) hangs: BTreeSet<DeviceKey>,
     /// Every answer to one of the next requests is lost, though the request was carried out.
     pub(super) lose_answers: u32,
     pub(super) delivered: u64,
@@ -54,6 +56,10 @@ impl MemoryWire {
         }
         weather.delivered += 1;
         weather.engines.get(&peer.key).cloned()
+    }
+
+    fn hangs(&self, peer: &Member) -> bool {
+        self.weather.upgrade().is_some_and(|weather| weather.lock().unwrap().hangs.contains(&peer.key))
     }
 
     fn answer_lost(&self) -> bool {
@@ -77,6 +83,10 @@ impl Wire for MemoryWire {
             let Some(target) = self.target(peer) else {
                 return Err(WireError::Unreachable { peer: name(), reason: "the test cut the wire".into() });
             };
+            if self.hangs(peer) {
+                // Longer than promised, as a real wire may while it dials.
+                tokio::time::sleep(timeout * 10).await;
+            }
             assert!(request.len() <= crate::consensus::MAX_MESSAGE_BYTES, "a request of {} bytes", request.len());
             let answer = tokio::time::timeout(timeout, target.handle(self.me, request)).await;
             if self.answer_lost() || self.target(peer).is_none() {
@@ -88,7 +98,9 @@ impl Wire for MemoryWire {
 }
 
 pub(super) struct Fleet {
-    folder: TempDir,
+    folder: PathBuf,
+    /// Removes the folder in the end, if it is the fleet's own.
+    own: Option<TempDir>,
     pub(super) weather: Arc<Mutex<Weather>>,
     engines: BTreeMap<u64, Engine>,
     next_client: u64,
@@ -97,8 +109,17 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new() -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut fleet = Self::on(own.path());
+        fleet.own = Some(own);
+        fleet
+    }
+
+    /// A fleet in a given folder.
+    pub(super) fn on(folder: &Path) -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: folder.to_owned(),
+            own: None,
             weather: Arc::default(),
             engines: BTreeMap::new(),
             next_client: 1,
@@ -107,7 +128,7 @@ impl Fleet {
     }
 
     pub(super) fn dir(&self, id: u64) -> PathBuf {
-        self.folder.path().join(id.to_string())
+        self.folder.join(id.to_string())
     }
 
     pub(super) fn engine(&self, id: u64) -> Engine {
@@ -164,6 +185,12 @@ impl Fleet {
         }
     }
 
+    /// Lets go of devices that can not be stopped in order.
+    pub(super) fn abandon(&mut self) {
+        self.weather.lock().unwrap().engines.clear();
+        self.engines.clear();
+    }
+
     pub(super) fn cut(&self, id: u64) {
         self.weather.lock().unwrap().cut.insert(member(id).key);
     }
@@ -212,6 +239,18 @@ impl Fleet {
             }
         };
         tokio::time::timeout(limit, reached).await.expect("the replicas print one hash in time")
+    }
+
+    /// Makes a device forget its whole log behind a snapshot.
+    pub(super) async fn purge(&self, id: u64) {
+        let engine = self.engine(id);
+        let raft = &engine.inner.raft;
+        raft.trigger().snapshot().await.unwrap();
+        let wait = raft.wait(Some(Duration::from_secs(10)));
+        let covered = wait.metrics(|known| known.snapshot == known.last_applied, "a snapshot").await.unwrap();
+        let upto = covered.snapshot.unwrap();
+        raft.trigger().purge_log(upto.index).await.unwrap();
+        wait.purged(Some(upto), "the log is purged").await.unwrap();
     }
 
     /// Waits until a device has a revision.

@@ -42,6 +42,8 @@ pub enum Form {
     TextMap,
     /// Strings.
     Texts,
+    /// Whole numbers.
+    Integers,
     /// Fields.
     Object(&'static [Field]),
     /// A list of objects with fields.

@@ -63,7 +63,7 @@ pub(super) static SPEC: [Field; 42] = [
     ),
     warn_unless("schedulerName", Form::Text, &["default-scheduler"], "there is one scheduler: the fleet's own"),
     warn("affinity", NO_RULES),
-    warn("tolerations", "devices have no taints in this release"),
+    ok("tolerations", Form::Objects(&TOLERATION)),
     warn("topologySpreadConstraints", NO_RULES),
     warn("priorityClassName", NO_PRIORITY),
     warn("priority", NO_PRIORITY),
@@ -92,6 +92,14 @@ pub(super) static SPEC: [Field; 42] = [
     refuse("workloadRef", "pods are placed one by one in this release"),
 ];
 
+static TOLERATION: [Field; 5] = [
+    ok("key", Form::Text),
+    ok("operator", Form::Text),
+    ok("value", Form::Text),
+    ok("effect", Form::Text),
+    warn("tolerationSeconds", "a taint moves no pod that runs already in this release"),
+];
+
 static OS: [Field; 1] = [refuse_unless("name", Form::Text, &["linux"], "every device runs Linux")];
 
 static POD_SECURITY: [Field; 15] = [
@@ -99,10 +107,10 @@ static POD_SECURITY: [Field; 15] = [
     ok("runAsGroup", Form::Integer),
     ok("runAsNonRoot", Form::Boolean),
     ok("seccompProfile", Form::Object(&SECCOMP)),
-    warn("fsGroup", "there are no volumes in this release for it to own"),
-    warn("fsGroupChangePolicy", "there are no volumes in this release for it to own"),
-    warn("supplementalGroups", "containers have only their main group in this release"),
-    warn("supplementalGroupsPolicy", "containers have only their main group in this release"),
+    ok("fsGroup", Form::Integer),
+    warn("fsGroupChangePolicy", "there are no volumes in this release whose owner it could change"),
+    ok("supplementalGroups", Form::Integers),
+    warn("supplementalGroupsPolicy", "the groups that an image gives its user are not added in this release"),
     refuse("sysctls", "kernel settings are not changed for a pod"),
     refuse("seLinuxOptions", STRICTER),
     refuse("seLinuxChangePolicy", STRICTER),
@@ -165,12 +173,15 @@ static ENV: [Field; 3] = [ok("name", Form::Text), ok("value", Form::Text), ok("v
 static ENV_SOURCE: [Field; 5] = [
     ok("fieldRef", Form::Object(&FIELD_REF)),
     ok("configMapKeyRef", Form::Object(&KEY_REF)),
-    refuse("resourceFieldRef", "limits can not be read into the environment in this release"),
+    ok("resourceFieldRef", Form::Object(&RESOURCE_REF)),
     refuse("secretKeyRef", "there are no secrets in this release, and the program would miss its own"),
     refuse("fileKeyRef", NO_VOLUMES),
 ];
 
 static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
+
+static RESOURCE_REF: [Field; 3] =
+    [ok("containerName", Form::Text), ok("resource", Form::Text), ok("divisor", Form::Quantity)];
 
 static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
 

@@ -121,13 +121,8 @@ fn check_form(held: &mut Value, form: Form, path: &str, findings: &mut Vec<Findi
             }
             return;
         }
-        Form::Texts => {
-            let Some(items) = held.as_array() else { return findings.push(mismatch(path, "a list of strings", held)) };
-            for (index, item) in items.iter().enumerate().filter(|(_, item)| !item.is_string()) {
-                findings.push(mismatch(&format!("{path}[{index}]"), "a string", item));
-            }
-            return;
-        }
+        Form::Texts => return check_items(held, "a list of strings", "a string", Value::is_string, path, findings),
+        Form::Integers => return check_items(held, "a list of integers", "an integer", Value::is_i64, path, findings),
         Form::Any => return,
         Form::Text if held.is_string() => return,
         Form::Text => "a string",
@@ -142,6 +137,20 @@ fn check_form(held: &mut Value, form: Form, path: &str, findings: &mut Vec<Findi
         Form::Quantity => return check_quantity(held, path, findings),
     };
     findings.push(mismatch(path, expected, held));
+}
+
+fn check_items(
+    held: &Value,
+    list: &'static str,
+    item: &'static str,
+    fits: fn(&Value) -> bool,
+    path: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(items) = held.as_array() else { return findings.push(mismatch(path, list, held)) };
+    for (index, found) in items.iter().enumerate().filter(|(_, found)| !fits(found)) {
+        findings.push(mismatch(&format!("{path}[{index}]"), item, found));
+    }
 }
 
 /// Numbers become strings, as Kubernetes writes quantities.

@@ -1,6 +1,6 @@
 //! The fields of the kinds around pods.
 
-use super::{Field, Form, METADATA, ok, pod, refuse_unless, warn};
+use super::{Field, Form, METADATA, ok, pod, refuse_unless, warn, warn_unless};
 
 pub(super) static NAMESPACE: [Field; 5] = [
     ok("apiVersion", Form::Text),
@@ -10,7 +10,7 @@ pub(super) static NAMESPACE: [Field; 5] = [
     ok("status", Form::Any),
 ];
 
-static NAMESPACE_SPEC: [Field; 1] = [warn("finalizers", "a namespace is emptied and deleted at once")];
+static NAMESPACE_SPEC: [Field; 1] = [warn("finalizers", "a namespace goes as soon as it is empty")];
 
 pub(super) static NODE: [Field; 5] = [
     ok("apiVersion", Form::Text),
@@ -22,12 +22,24 @@ pub(super) static NODE: [Field; 5] = [
 
 static NODE_SPEC: [Field; 7] = [
     ok("unschedulable", Form::Boolean),
-    warn("taints", "taints do not keep pods away in this release; use spec.unschedulable"),
+    ok("taints", Form::Objects(&TAINT)),
     warn("podCIDR", "pods use their device's network in this release"),
     warn("podCIDRs", "pods use their device's network in this release"),
     warn("providerID", "it is kept, and nothing reads it"),
     warn("configSource", "devices are configured by their agent.toml"),
     warn("externalID", "it is kept, and nothing reads it"),
+];
+
+static TAINT: [Field; 4] = [
+    ok("key", Form::Text),
+    ok("value", Form::Text),
+    warn_unless(
+        "effect",
+        Form::Text,
+        &["NoSchedule"],
+        "NoExecute keeps new pods away but moves none that runs already, and PreferNoSchedule does nothing in this release",
+    ),
+    ok("timeAdded", Form::Moment),
 ];
 
 pub(super) static CONFIG_MAP: [Field; 6] = [

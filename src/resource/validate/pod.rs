@@ -24,6 +24,9 @@ const FIELD_PATHS: [&str; 9] = [
     "status.podIPs",
 ];
 
+/// Amounts that a variable may be set from.
+const RESOURCE_PATHS: [&str; 4] = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+
 /// Checks a pod's spec, in a pod or in a template.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
@@ -51,7 +54,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     let pod_security = spec.get("securityContext").unwrap_or(&Value::Null);
     identity(pod_security, &format!("{path}.securityContext"), errors);
-    containers(spec, path, pod_security, errors);
+    containers(spec, path, errors);
 }
 
 fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
@@ -62,7 +65,7 @@ fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut 
     }
 }
 
-fn containers(spec: &Value, path: &str, pod_security: &Value, errors: &mut Vec<FieldError>) {
+fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let containers = meta::list_at(spec, "containers");
     if containers.is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
@@ -93,7 +96,7 @@ fn containers(spec: &Value, path: &str, pod_security: &Value, errors: &mut Vec<F
         ports(container, &path, &mut host_ports, errors);
         environment(container, &path, errors);
         resources(container, &path, errors);
-        security(container, &path, pod_security, errors);
+        security(container, &path, errors);
     }
 }
 
@@ -149,11 +152,21 @@ fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
         let sources = source.as_object().map_or(0, serde_json::Map::len);
         if sources != 1 {
-            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`";
+            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`, `resourceFieldRef`";
             errors.push(FieldError::invalid(format!("{path}.valueFrom"), &Value::from(""), detail));
         }
         if let Some(reference) = source.get("fieldRef") {
             field_reference(reference, &format!("{path}.valueFrom.fieldRef"), errors);
+        }
+        if let Some(reference) = source.get("resourceFieldRef") {
+            let path = format!("{path}.valueFrom.resourceFieldRef.resource");
+            match reference.get("resource") {
+                None => errors.push(FieldError::required(path, "")),
+                Some(name) if !RESOURCE_PATHS.iter().any(|known| name == known) => {
+                    errors.push(FieldError::unsupported(path, name, &RESOURCE_PATHS));
+                }
+                Some(_) => {}
+            }
         }
         if let Some(reference) = source.get("configMapKeyRef") {
             for field in ["name", "key"] {
@@ -215,16 +228,10 @@ fn identity(security: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn security(container: &Value, path: &str, pod_security: &Value, errors: &mut Vec<FieldError>) {
+fn security(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let security = container.get("securityContext").unwrap_or(&Value::Null);
     let path = format!("{path}.securityContext");
     identity(security, &path, errors);
-    let flag = |from: &Value| from.get("runAsNonRoot").and_then(Value::as_bool);
-    let user = meta::integer_at(security, "runAsUser").or_else(|| meta::integer_at(pod_security, "runAsUser"));
-    if flag(security).or_else(|| flag(pod_security)) == Some(true) && user.unwrap_or(0) == 0 {
-        let detail = "set runAsUser to a user other than 0: the user of an image is not checked in this release";
-        errors.push(FieldError::forbidden(format!("{path}.runAsNonRoot"), detail));
-    }
     for (index, added) in meta::list_at(security, "capabilities.add").iter().enumerate() {
         let name = added.as_str().unwrap_or_default();
         if !ADDABLE_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(name)) {

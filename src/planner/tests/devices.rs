@@ -1,0 +1,87 @@
+use super::*;
+
+#[test]
+fn a_lost_device_is_replaced_and_its_copies_end_when_it_returns() {
+    let mut stage = Stage::with_nodes(&["a", "b", "c"]);
+    stage.put(&deployment(3, &template("web:1")));
+    stage.settle();
+    stage.silence("c", 9);
+    let plan = stage.plan();
+    assert_eq!(plan.batches, [], "nine seconds are not enough");
+    let soon = Timestamp(NOW.0 + 1_001);
+    assert_eq!(plan.wake_at, Some(soon));
+    stage.silence("c", 10);
+    stage.settle();
+    assert_eq!(stage.spread().replace("a:2 b:1", "a:1 b:2"), "a:1 b:2");
+    assert_eq!(stage.pods().len(), 4, "the lost copy is marked, not gone: only its device can confirm its end");
+    assert_eq!(stage.events("NodeNotReady"), 1);
+    assert!(stage.plan().report.iter().any(|note| note.reason == Reason::DeviceLost));
+    stage.hear("c");
+    stage.settle();
+    assert_eq!(stage.pods().len(), 3, "exactly as many as asked for");
+}
+
+#[test]
+fn a_new_leader_gives_every_device_time_to_be_heard() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    stage.put(&deployment(2, &template("web:1")));
+    stage.settle();
+    stage.rehearsal.fleet.liveness.remove("b");
+    stage.rehearsal.fleet.leader_for = Duration::from_secs(4);
+    let plan = stage.plan();
+    assert_eq!(plan.batches, []);
+    assert_eq!(plan.wake_at, Some(Timestamp(NOW.0 + 6_001)));
+    stage.rehearsal.fleet.leader_for = Duration::from_secs(10);
+    stage.settle();
+    assert_eq!(stage.spread(), "a:2");
+}
+
+#[test]
+fn bare_and_pinned_pods_stay_with_a_lost_device() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    let mut pinned = template("web:1");
+    pinned["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": "b"});
+    stage.put(&deployment(1, &pinned));
+    stage.put(&bare_pod("bare", &pinned["spec"]));
+    stage.settle();
+    assert_eq!(stage.spread(), "b:2");
+    stage.silence("b", 60);
+    let plan = stage.settle();
+    assert_eq!(stage.spread(), "b:2");
+    assert!(stage.pods().iter().all(|(_, pod)| !pods::is_ready(pod)));
+    assert_eq!(plan.report.iter().filter(|note| note.reason == Reason::DeviceLost).count(), 2);
+    stage.hear("b");
+    stage.settle();
+    assert!(stage.pods().iter().all(|(_, pod)| pods::is_ready(pod)));
+}
+
+#[test]
+fn lost_after_of_a_pod_overrides_the_fleets() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    let mut patient = template("web:1");
+    patient["metadata"]["annotations"] = json!({LOST_AFTER: "5m", ON_PARTITION: "stop-after=1m"});
+    stage.put(&deployment(2, &patient));
+    let report = stage.settle().report;
+    assert!(
+        report.iter().any(|note| note.reason == Reason::NotHonoured && note.text.contains("stop-after")),
+        "{report:?}"
+    );
+    stage.silence("b", 60);
+    stage.settle();
+    assert_eq!(stage.spread(), "a:1 b:1");
+    stage.silence("b", 300);
+    stage.settle();
+    assert_eq!(stage.spread(), "a:2");
+}
+
+#[test]
+fn pods_of_a_device_that_left_are_gone() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    stage.put(&deployment(2, &template("web:1")));
+    stage.settle();
+    stage.rehearsal.fleet.members.remove("b");
+    stage.settle();
+    assert_eq!(stage.spread(), "a:2");
+    assert_eq!(stage.pods().len(), 2);
+    assert!(!stage.rehearsal.fleet.nodes.contains_key("b"));
+}

@@ -1,0 +1,122 @@
+mod deciding;
+mod properties;
+mod specs;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};
+use serde_json::{Value, json};
+
+use super::container::{ContainerState, Exit};
+use super::*;
+use crate::resource::ImageConfig;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+/// One device with one pod.
+struct Bench {
+    target: Target,
+    observed: Observed,
+    now: Timestamp,
+}
+
+fn web_pod(extra: &Value) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web-1", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
+        "spec": {"nodeName": "a", "hostNetwork": true, "restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
+            "containers": [{"name": "web", "image": "web:1"}]}});
+    merge(&mut pod, extra);
+    pod
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+impl Bench {
+    fn with(extra: &Value) -> Self {
+        let pod: Pod = serde_json::from_value(web_pod(extra)).unwrap();
+        let image = ImageConfig { entrypoint: vec!["/httpd".into()], ..ImageConfig::default() };
+        let target = Target {
+            node: NodeContext { name: "a".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
+            pods: vec![TargetPod { pod, revision: 7 }],
+            images: [("web:1".to_owned(), ImageState::Ready { config: image, id: "sha256:aa".into() })].into(),
+            ..Target::default()
+        };
+        Self { target, observed: Observed::default(), now: NOW }
+    }
+
+    fn attempt(&mut self, attempt: u32, state: ContainerState) -> &mut Self {
+        let pod = PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() };
+        let reference = ContainerRef { pod, container: "web".into(), attempt };
+        self.observed.containers.push(ObservedContainer { reference, image: "web:1".into(), state });
+        self
+    }
+
+    fn running(&mut self, attempt: u32) -> &mut Self {
+        self.attempt(attempt, ContainerState::Running { started: NOW, pid: 9 })
+    }
+
+    fn exited(&mut self, attempt: u32, exit: Exit) -> &mut Self {
+        self.attempt(attempt, ContainerState::Exited(exit))
+    }
+
+    fn decide(&self) -> Decision {
+        let decision = diff(&self.target, &self.observed, self.now);
+        assert_eq!(decision, diff(&self.target, &self.observed, self.now));
+        decision
+    }
+
+    /// The decision in short words.
+    fn words(&self) -> Vec<String> {
+        self.decide().actions.iter().map(word).collect()
+    }
+
+    /// Takes the reported status as stored, as the store would.
+    fn store(&mut self) -> PodStatus {
+        let reported = self.decide().actions.into_iter().find_map(|action| match action {
+            Action::Report { object, .. } => Some(*object),
+            _ => None,
+        });
+        let stored: Pod = serde_json::from_slice(&serde_json::to_vec(&reported.expect("a report")).unwrap()).unwrap();
+        self.target.pods[0].pod = stored.clone();
+        stored.status.unwrap()
+    }
+
+    fn web(&mut self) -> ContainerStatus {
+        self.store().container_statuses.unwrap().remove(0)
+    }
+}
+
+fn word(action: &Action) -> String {
+    match action {
+        Action::PrepareImage { image } => format!("prepare {image}"),
+        Action::Start(spec) => format!("start {}", spec.reference.id()),
+        Action::Stop { reference, signal } => format!("{signal:?} {}", reference.id()),
+        Action::Remove(reference) => format!("remove {}", reference.id()),
+        Action::Report { pod, revision, .. } => format!("report {} at {revision}", pod.name),
+        Action::DeletePod { pod, revision } => format!("delete {} at {revision}", pod.name),
+        Action::Event(event) => format!("event {}", event.reason),
+    }
+}
+
+fn exit(code: i32, started: u64, finished: u64) -> Exit {
+    Exit {
+        code,
+        signal: None,
+        oom_killed: false,
+        started: Some(Timestamp(NOW.0 + started * 1000)),
+        finished: Timestamp(NOW.0 + finished * 1000),
+        message: String::new(),
+    }
+}
+
+fn config_map(name: &str, pairs: &[(&str, &str)]) -> ((String, String), ConfigMap) {
+    let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    (("default".into(), name.into()), ConfigMap { data: Some(data), ..ConfigMap::default() })
+}

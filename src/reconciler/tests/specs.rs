@@ -1,0 +1,137 @@
+use super::*;
+
+fn spec_of(container: &Value, extra: &Value) -> Result<ContainerSpec, SpecError> {
+    let mut whole = json!({"spec": {"containers": [container]}});
+    merge(&mut whole, extra);
+    let pod: Pod = serde_json::from_value(web_pod(&whole)).unwrap();
+    let image = ImageConfig {
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["default".into()],
+        env: vec!["PATH=/image".into(), "FROM=image".into(), "A=image".into()],
+        working_dir: "/srv".into(),
+        user: crate::resource::ImageUser { uid: 33, gid: 34 },
+        ..ImageConfig::default()
+    };
+    let node = NodeContext { name: "a".into(), ip: "10.0.0.1".into(), memory: 1 << 30 };
+    let maps = [config_map("c", &[("k", "v"), ("l", "w")])].into();
+    let reference = ContainerRef {
+        pod: PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() },
+        container: "web".into(),
+        attempt: 0,
+    };
+    let container = &pod.spec.as_ref().unwrap().containers[0];
+    container_spec(reference, &pod, container, &image, &maps, &node, &Settings::default())
+}
+
+fn args(container: &Value) -> Vec<String> {
+    spec_of(container, &json!({})).unwrap().args
+}
+
+#[test]
+fn commands_follow_kubernetes() {
+    assert_eq!(args(&json!({"name": "web"})), ["/entry", "default"]);
+    assert_eq!(args(&json!({"name": "web", "args": ["x"]})), ["/entry", "x"]);
+    assert_eq!(args(&json!({"name": "web", "command": ["/own"]})), ["/own"]);
+    assert_eq!(
+        args(&json!({"name": "web", "command": ["/own"], "args": ["$(A)", "$$(A)", "$(FROM)"],
+        "env": [{"name": "A", "value": "1"}]})),
+        ["/own", "1", "$(A)", "$(FROM)"]
+    );
+}
+
+#[test]
+fn variables_come_in_order_and_later_ones_win() {
+    let container = json!({"name": "web",
+    "envFrom": [{"prefix": "C_", "configMapRef": {"name": "c"}}, {"configMapRef": {"name": "none", "optional": true}}],
+    "env": [
+        {"name": "A", "value": "own $(C_k)"},
+        {"name": "B", "value": "$(A) $(LATER)"},
+        {"name": "LATER", "value": "x"},
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "L", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "l"}}},
+        {"name": "GONE", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "z", "optional": true}}},
+        {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}
+    ]});
+    let spec = spec_of(&container, &json!({})).unwrap();
+    let text: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(
+        text,
+        [
+            "PATH=/image",
+            "HOSTNAME=a",
+            "FROM=image",
+            "A=own v",
+            "C_k=v",
+            "C_l=w",
+            "B=own v $(LATER)",
+            "LATER=x",
+            "NAME=web-1",
+            "LABEL=web",
+            "NODE=a",
+            "IP=10.0.0.1",
+            "L=w",
+            "MEM=1024"
+        ]
+    );
+    assert_eq!((spec.working_dir.as_str(), spec.hostname.as_str()), ("/srv", "a"));
+}
+
+#[test]
+fn users_and_groups() {
+    let user = |container: &Value, pod: &Value| {
+        let spec = spec_of(container, &json!({"spec": {"securityContext": pod}}))?;
+        Ok((spec.uid, spec.gid, spec.groups))
+    };
+    let plain = json!({"name": "web"});
+    assert_eq!(user(&plain, &json!({})), Ok((33, 34, vec![])));
+    assert_eq!(
+        user(&plain, &json!({"runAsUser": 5, "supplementalGroups": [9, 8], "fsGroup": 9})),
+        Ok((5, 0, vec![8, 9]))
+    );
+    let own = json!({"name": "web", "securityContext": {"runAsUser": 6, "runAsGroup": 7}});
+    assert_eq!(user(&own, &json!({"runAsUser": 5})), Ok((6, 7, vec![])));
+    let root = json!({"name": "web", "securityContext": {"runAsUser": 0, "runAsNonRoot": true}});
+    assert_eq!(user(&root, &json!({})), Err(SpecError::Root));
+    let odd = json!({"name": "web", "securityContext": {"runAsUser": -1}});
+    assert_eq!(user(&odd, &json!({})), Err(SpecError::Id { field: "runAsUser", value: -1 }));
+}
+
+#[test]
+fn capabilities_are_short_and_bounded() {
+    let kept = |text: &Value| {
+        let container = json!({"name": "web", "securityContext": {"capabilities": text}});
+        spec_of(&container, &json!({})).map(|spec| spec.capabilities)
+    };
+    assert_eq!(kept(&json!({})).unwrap().len(), DEFAULT_CAPABILITIES.len());
+    assert_eq!(kept(&json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]})).unwrap(), ["CAP_NET_BIND_SERVICE"]);
+    assert!(kept(&json!({"drop": ["CAP_KILL"]})).unwrap().iter().all(|name| name != "CAP_KILL"));
+    assert_eq!(kept(&json!({"add": ["sys_admin"]})), Err(SpecError::Capability { name: "SYS_ADMIN".into() }));
+    let privileged = json!({"name": "web", "securityContext": {"privileged": true}});
+    assert_eq!(spec_of(&privileged, &json!({})).unwrap_err(), SpecError::Privileged);
+}
+
+#[test]
+fn limits_and_who_is_killed_first() {
+    let limits = |resources: &Value| {
+        let spec = spec_of(&json!({"name": "web", "resources": resources}), &json!({}))?;
+        Ok((spec.limits.memory, spec.limits.cpu, spec.limits.cpu_shares, spec.oom_score_adj))
+    };
+    assert_eq!(limits(&json!({})), Ok((None, None, 2, 1000)));
+    let full = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
+    assert_eq!(limits(&full), Ok((Some(64 << 20), Some(500), 512, -997)));
+    let half = json!({"requests": {"cpu": "250m", "memory": "512Mi"}});
+    assert_eq!(limits(&half), Ok((None, None, 256, 500)));
+    assert!(matches!(limits(&json!({"limits": {"memory": "lots"}})), Err(SpecError::Quantity(_))));
+}
+
+#[test]
+fn what_can_not_be_resolved_is_named() {
+    let error = |env: Value| spec_of(&json!({"name": "web", "env": [env]}), &json!({})).unwrap_err().to_string();
+    let from = |source: &Value| error(json!({"name": "A", "valueFrom": source}));
+    assert_eq!(from(&json!({"configMapKeyRef": {"name": "no", "key": "k"}})), "configmap \"no\" not found");
+    assert!(from(&json!({"secretKeyRef": {"name": "s", "key": "k"}})).contains("secret \"s\""));
+    assert!(from(&json!({"fieldRef": {"fieldPath": "spec.color"}})).contains("spec.color"));
+}

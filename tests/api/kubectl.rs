@@ -1,0 +1,235 @@
+//! The real kubectl: the one in the path, and others named in `KITH_KUBECTL`, separated by colons.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::fleet::{Device, Fleet, PODS, deployment, pod};
+
+struct Kubectl<'a> {
+    program: String,
+    device: &'a Device,
+    home: tempfile::TempDir,
+}
+
+impl<'a> Kubectl<'a> {
+    fn all(device: &'a Device) -> Vec<Self> {
+        let named = std::env::var("KITH_KUBECTL").unwrap_or_default();
+        let others = named.split(':').filter(|program| !program.is_empty()).map(str::to_owned);
+        let home = || tempfile::tempdir().unwrap();
+        std::iter::once("kubectl".to_owned())
+            .chain(others)
+            .map(|program| Self { program, device, home: home() })
+            .collect()
+    }
+
+    async fn run(&self, arguments: &[&str], manifest: &str) -> Output {
+        let mut command = Command::new(&self.program);
+        command.arg("--server").arg(format!("http://{}", self.device.address)).args(arguments);
+        command.env("HOME", self.home.path()).env("KUBECONFIG", "/dev/null").env("KUBECTL_KUBERC", "false");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl is needed: apt-get install kubernetes-client");
+        let mut input = child.stdin.take().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut input, manifest.as_bytes()).await.unwrap();
+        drop(input);
+        child.wait_with_output().await.unwrap()
+    }
+
+    async fn done(&self, arguments: &[&str], manifest: &str) -> String {
+        let output = self.run(arguments, manifest).await;
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{} {arguments:?}: {out} {err}", self.program);
+        out
+    }
+
+    async fn refused(&self, arguments: &[&str], manifest: &str) -> String {
+        let output = self.run(arguments, manifest).await;
+        assert!(!output.status.success(), "{} {arguments:?}: {}", self.program, text(&output.stdout));
+        text(&output.stderr)
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[tokio::test]
+async fn deployments_are_applied_changed_scaled_and_deleted() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    for kubectl in Kubectl::all(&device) {
+        let manifest = deployment("web");
+        let applied = kubectl.done(&["apply", "-f", "-"], &manifest.to_string()).await;
+        assert_eq!(applied, "deployment.apps/web created\n");
+        let again = kubectl.done(&["apply", "-f", "-"], &manifest.to_string()).await;
+        assert_eq!(again, "deployment.apps/web unchanged\n");
+        let mut changed = manifest.clone();
+        changed["spec"]["template"]["spec"]["containers"] = json!([{"name": "main", "image": "web:2", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "side:1"}]);
+        let applied = kubectl.done(&["apply", "-f", "-"], &changed.to_string()).await;
+        assert_eq!(applied, "deployment.apps/web configured\n");
+        changed["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().pop();
+        kubectl.done(&["apply", "-f", "-"], &changed.to_string()).await;
+        let shown: Value =
+            serde_json::from_str(&kubectl.done(&["get", "deploy", "web", "-o", "json"], "").await).unwrap();
+        let containers = shown["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        assert_eq!((containers.len(), &containers[0]["image"]), (1, &json!("web:2")), "apply removes what it added");
+
+        let scaled = kubectl.done(&["scale", "deployment/web", "--replicas", "5"], "").await;
+        assert!(scaled.starts_with("deployment.apps/web scaled"), "{scaled}");
+        let listed = kubectl.done(&["get", "deployments"], "").await;
+        assert_eq!(words(listed.lines().nth(1).unwrap())[..4], ["web", "0/5", "0", "0"]);
+        let wide = kubectl.done(&["get", "deploy,rs", "-A", "-o", "wide"], "").await;
+        assert!(wide.contains("SELECTOR") && wide.contains("app=web"), "{wide}");
+        let described = kubectl.done(&["describe", "deployment", "web"], "").await;
+        assert!(described.contains("web:2"), "{described}");
+        let image = kubectl.done(&["set", "image", "deployment/web", "main=web:3"], "").await;
+        assert!(image.contains("image updated"), "{image}");
+        kubectl.done(&["label", "deploy", "web", "tier=front"], "").await;
+        kubectl.done(&["annotate", "deploy", "web", "kith.dev/on-partition=keep"], "").await;
+        kubectl
+            .done(
+                &[
+                    "patch",
+                    "deploy",
+                    "web",
+                    "--type=json",
+                    "-p",
+                    r#"[{"op":"replace","path":"/spec/replicas","value":1}]"#,
+                ],
+                "",
+            )
+            .await;
+        let yaml = kubectl.done(&["get", "deploy", "-l", "tier=front", "-o", "yaml"], "").await;
+        assert!(yaml.contains("image: web:3") && yaml.contains("replicas: 1"), "{yaml}");
+        let deleted = kubectl.done(&["delete", "deployment", "web"], "").await;
+        assert!(deleted.contains("\"web\" deleted"), "{deleted}");
+    }
+}
+
+#[tokio::test]
+async fn pods_nodes_and_logs_are_shown() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    fleet.node("a").await;
+    for kubectl in Kubectl::all(&device) {
+        let mut object = pod("web");
+        object["spec"]["nodeName"] = json!("a");
+        kubectl.done(&["create", "-f", "-"], &object.to_string()).await;
+        let made = device.get(&format!("{PODS}/web")).await.expect(200);
+        let folder = fleet.log_dir("a").join(format!("default_web_{}/main", made["metadata"]["uid"].as_str().unwrap()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut log = std::fs::File::create(folder.join("0.log")).unwrap();
+        writeln!(log, "2026-01-31T07:05:09.000000000Z stdout F hello").unwrap();
+        assert_eq!(kubectl.done(&["logs", "web"], "").await, "hello\n");
+        assert_eq!(
+            kubectl.done(&["logs", "web", "-c", "main", "--tail=1", "--timestamps"], "").await,
+            "2026-01-31T07:05:09.000000000Z hello\n"
+        );
+        let pods = kubectl.done(&["get", "pods", "-o", "wide"], "").await;
+        let row = words(pods.lines().nth(1).unwrap());
+        assert_eq!((row[0], row[2], row[6]), ("web", "Pending", "a"), "{pods}");
+        assert_eq!(kubectl.done(&["get", "po", "-o", "name"], "").await, "pod/web\n");
+        let nodes = kubectl.done(&["get", "nodes"], "").await;
+        assert_eq!(words(nodes.lines().nth(1).unwrap())[..2], ["a", "Ready"]);
+        assert!(kubectl.done(&["describe", "pod", "web"], "").await.contains("web:1"));
+        assert!(kubectl.done(&["describe", "node", "a"], "").await.contains("web"));
+        assert!(kubectl.done(&["describe", "namespace", "default"], "").await.contains("Active"));
+        kubectl.done(&["cordon", "a"], "").await;
+        assert!(kubectl.done(&["get", "nodes"], "").await.contains("Ready,SchedulingDisabled"));
+        kubectl.done(&["uncordon", "a"], "").await;
+        let events = kubectl.run(&["get", "events"], "").await;
+        assert!(text(&events.stderr).contains("No resources found"));
+        assert!(kubectl.done(&["api-resources"], "").await.contains("deployments"));
+        assert!(kubectl.done(&["version"], "").await.contains("1.33"));
+        kubectl.done(&["delete", "pod", "web", "--force", "--grace-period=0"], "").await;
+        let missing = kubectl.refused(&["get", "pod", "web"], "").await;
+        assert_eq!(missing, "Error from server (NotFound): pods \"web\" not found\n");
+    }
+}
+
+#[tokio::test]
+async fn kubectl_waits_for_a_graceful_deletion() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    fleet.node("a").await;
+    for kubectl in Kubectl::all(&device) {
+        let mut object = pod("web");
+        object["spec"]["nodeName"] = json!("a");
+        kubectl.done(&["create", "-f", "-"], &object.to_string()).await;
+        let deleting = kubectl.run(&["delete", "pod", "web"], "");
+        let confirming = async {
+            let mut revision = kith::consensus::Replica::revision(&*fleet.memory);
+            loop {
+                let found = device.get(&format!("{PODS}/web")).await.expect(200);
+                if found["metadata"]["deletionTimestamp"].is_string() {
+                    break device.delete(&format!("{PODS}/web?gracePeriodSeconds=0")).await.expect(200);
+                }
+                revision.changed().await.unwrap();
+            }
+        };
+        let (output, _) = tokio::join!(deleting, confirming);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn kubectl_shows_mistakes_and_warnings() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    for kubectl in Kubectl::all(&device) {
+        let mut bad = pod("web");
+        bad["spec"].as_object_mut().unwrap().remove("hostNetwork");
+        let refused = kubectl.refused(&["apply", "-f", "-"], &bad.to_string()).await;
+        assert!(refused.contains("spec.hostNetwork: Required value: pods need hostNetwork: true"), "{refused}");
+        let mut warned = pod("web");
+        warned["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
+        let output = kubectl.run(&["apply", "-f", "-"], &warned.to_string()).await;
+        assert!(
+            text(&output.stderr).contains("Warning: spec.containers[0].livenessProbe: not honoured"),
+            "{}",
+            text(&output.stderr)
+        );
+        let mut typo = pod("typo");
+        typo["spec"]["containers"][0]["imagee"] = json!("x");
+        let output = kubectl.run(&["apply", "-f", "-"], &typo.to_string()).await;
+        assert!(
+            text(&output.stderr).contains("unknown field \"spec.containers[0].imagee\""),
+            "{}",
+            text(&output.stderr)
+        );
+        let unknown = kubectl.refused(&["get", "widgets"], "").await;
+        assert!(unknown.contains("the server doesn't have a resource type \"widgets\""), "{unknown}");
+        kubectl.done(&["delete", "pods", "--all"], "").await;
+    }
+}
+
+#[tokio::test]
+async fn kubectl_applies_on_the_server_and_reads_config_maps() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    for kubectl in Kubectl::all(&device) {
+        let config =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
+        let manifest = deployment("web").to_string();
+        let applied = kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
+        assert_eq!(applied, "deployment.apps/web serverside-applied\n");
+        kubectl.done(&["apply", "--server-side", "-f", "-"], &manifest).await;
+        kubectl.done(&["apply", "-f", "-"], &config.to_string()).await;
+        let shown = kubectl.done(&["get", "cm", "settings", "-o", "jsonpath={.data.a}"], "").await;
+        assert_eq!(shown, "1");
+        let dry = kubectl.done(&["apply", "--dry-run=server", "-f", "-"], &deployment("dry").to_string()).await;
+        assert!(dry.contains("deployment.apps/dry created (server dry run)"), "{dry}");
+        kubectl.done(&["apply", "-f", "-"], &namespace.to_string()).await;
+        assert!(kubectl.done(&["get", "ns"], "").await.contains("other"));
+        kubectl.done(&["delete", "namespace", "other", "--wait=false"], "").await;
+        kubectl.done(&["delete", "deploy/web", "cm/settings"], "").await;
+        fleet.remove("Namespace", "other").await;
+    }
+}
