@@ -194,6 +194,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_holds_every_key_with_its_default() {
+        let text = include_str!("../configs/agent.toml");
+        assert_eq!(Config::parse(Path::new("configs/agent.toml"), text).unwrap(), Config::default());
+        let keys = |table: &toml::Table| table.keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        let example: toml::Table = toml::from_str(text).unwrap();
+        assert_eq!(keys(&example), keys(&toml::Table::try_from(Config::default()).unwrap()));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error = Config::parse(Path::new("agent.toml"), "nmae = \"x\"\n").unwrap_err().to_string();
         assert!(error.contains("nmae") && error.contains("line 1"), "{error}");

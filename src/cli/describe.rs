@@ -76,7 +76,7 @@ async fn related(of: &Kind, object: &Value, client: &Client) -> Result<Related, 
         let about = &event["involvedObject"];
         about["name"] == name_of(object) && about["kind"] == of.kind
     });
-    related.events.sort_by(|a, b| last_seen(a).cmp(&last_seen(b)));
+    related.events.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
     let pods = Target { kind: &kind::POD, name: None };
     let path = match of.kind {
         "Node" => pods.collection(None, vec![("fieldSelector", format!("spec.nodeName={}", name_of(object)))]),

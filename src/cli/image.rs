@@ -112,36 +112,40 @@ impl ImageCommand {
 }
 
 pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<(), Failure> {
-    run_in(command, &session.config()?)
+    run_in(command, &session.config()?, "")
 }
 
-/// Runs a command on the images of several devices of this machine.
+/// Runs a command on the images of several devices of this machine; each line begins with its device.
 pub(crate) fn run_on_all(command: &ImageCommand, devices: &[(String, Config)]) -> Result<(), Failure> {
     for (name, config) in devices {
-        note!("{name}:");
-        run_in(command, config).map_err(|failure| failure.during(format!("on {name}")))?;
+        run_in(command, config, &format!("{name}: ")).map_err(|failure| failure.during(format!("on {name}")))?;
     }
     Ok(())
 }
 
-fn run_in(command: &ImageCommand, config: &Config) -> Result<(), Failure> {
+fn run_in(command: &ImageCommand, config: &Config, label: &str) -> Result<(), Failure> {
     let store = ImageStore::open(&config.data_dir.join("images"))?;
     match command {
-        ImageCommand::Import(args) => import(args, &store),
-        ImageCommand::Load(args) => load(args, &store),
+        ImageCommand::Import(args) => import(args, &store, label),
+        ImageCommand::Load(args) => load(args, &store, label),
         ImageCommand::Save(args) => save(args, &store),
-        ImageCommand::Ls(args) => list(&store.list()?, args.output),
+        ImageCommand::Ls(args) => {
+            if !label.is_empty() {
+                say!("{label}")?;
+            }
+            list(&store.list()?, args.output)
+        }
         ImageCommand::Rm(args) => {
             for name in &args.names {
                 store.remove(&ImageName::parse(name)?)?;
-                say!("image {name} removed")?;
+                say!("{label}image {name} removed")?;
             }
             Ok(())
         }
     }
 }
 
-fn import(args: &ImportArgs, store: &ImageStore) -> Result<(), Failure> {
+fn import(args: &ImportArgs, store: &ImageStore, label: &str) -> Result<(), Failure> {
     let name = ImageName::parse(&args.name)?;
     if let Some(wrong) = args.env.iter().find(|pair| !pair.contains('=')) {
         return Err(Failure::usage(format!("--env takes NAME=VALUE, not {wrong:?}")));
@@ -164,17 +168,17 @@ fn import(args: &ImportArgs, store: &ImageStore) -> Result<(), Failure> {
     if config.cmd.is_empty() && config.entrypoint.is_empty() {
         note!("The image names no program: pods must, with command (or import again with --cmd).");
     }
-    say!("image {} imported ({})", image.name, size(image.size))
+    say!("{label}image {} imported ({})", image.name, size(image.size))
 }
 
-fn load(args: &LoadArgs, store: &ImageStore) -> Result<(), Failure> {
+fn load(args: &LoadArgs, store: &ImageStore, label: &str) -> Result<(), Failure> {
     let name = args.name.as_deref().map(ImageName::parse).transpose()?;
     let loaded = if args.file == Path::new(STANDARD_STREAM) {
         store.load_reader(std::io::stdin().lock(), "standard input", name.as_ref())?
     } else {
         store.load(&args.file, name.as_ref())?
     };
-    loaded.iter().try_for_each(|image| say!("image {} loaded ({})", image.name, size(image.size)))
+    loaded.iter().try_for_each(|image| say!("{label}image {} loaded ({})", image.name, size(image.size)))
 }
 
 fn save(args: &SaveArgs, store: &ImageStore) -> Result<(), Failure> {
@@ -286,10 +290,10 @@ mod tests {
             workdir: None,
             user: Some(parse_user("1000:7").unwrap()),
         });
-        run_in(&import, &config("one")).unwrap();
+        run_in(&import, &config("one"), "").unwrap();
         let save =
             SaveArgs { names: vec!["hello:1".into()], output: Some(archive.clone()), format: ArchiveFormat::Oci };
-        run_in(&ImageCommand::Save(save), &config("one")).unwrap();
+        run_in(&ImageCommand::Save(save), &config("one"), "").unwrap();
         run_on_all(&ImageCommand::load(archive), &[("d1".into(), config("two")), ("d2".into(), config("three"))])
             .unwrap();
         let images = ImageStore::open(&config("three").data_dir.join("images")).unwrap().list().unwrap();
@@ -297,7 +301,7 @@ mod tests {
         assert_eq!(images[0].config.cmd, ["/bin/hello", "--loud"]);
         assert_eq!(images[0].config.user, ImageUser { uid: 1000, gid: 7 });
         let absent = RmArgs { names: vec!["nobody:9".into()] };
-        let failure = run_in(&ImageCommand::Rm(absent), &config("one")).unwrap_err();
+        let failure = run_in(&ImageCommand::Rm(absent), &config("one"), "").unwrap_err();
         assert!(failure.text().contains("kith image ls"), "{}", failure.text());
     }
 }

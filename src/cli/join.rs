@@ -21,7 +21,7 @@ pub(crate) struct JoinArgs {
 }
 
 pub(crate) async fn run(args: &JoinArgs, session: &Session) -> Result<(), Failure> {
-    let token: Token = args.token.parse().map_err(|e: TokenError| Failure::of(Code::Usage, &e))?;
+    let token: Token = args.token.parse().map_err(|e: TokenError| not_a_token(&e))?;
     let config = args.place.over(session.config()?);
     let name = device_name(&config)?;
     refuse_enrolled(&config)?;
@@ -45,6 +45,13 @@ fn enrol(grant: JoinGrant, name: String) -> Enrolment {
         members: grant.members,
         initial: None,
     }
+}
+
+fn not_a_token(error: &TokenError) -> Failure {
+    Failure::of(Code::Usage, error).hint(match error {
+        TokenError::Format => "the same release of kith belongs on all devices: kith version",
+        _ => "kith token create, on a device of the fleet, prints the whole command to type here",
+    })
 }
 
 /// A failure with what the user can do about it.

@@ -80,6 +80,10 @@ fn because(why: &str) -> String {
 
 fn knowledge(status: &FleetStatus, paint: Paint) -> String {
     let age = status.knowledge_age_ms;
+    if age < OLD_MS && !status.quorum {
+        // After a start in the dark it can not know how long it was off.
+        return paint.yellow("as it last knew: no leader answers");
+    }
     if age < OLD_MS { "up to date".to_owned() } else { paint.yellow(format!("as it was {} ago", span(age / 1000))) }
 }
 

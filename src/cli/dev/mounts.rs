@@ -38,16 +38,9 @@ fn unescape(text: &str) -> PathBuf {
     let mut at = 0;
     while at < bytes.len() {
         let octal = text.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\');
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(letter) => {
-                path.push(letter);
-                at += 4;
-            }
-            None => {
-                path.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let letter = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        path.push(letter.unwrap_or(bytes[at]));
+        at += if letter.is_some() { 4 } else { 1 };
     }
     PathBuf::from(std::ffi::OsString::from_vec(path))
 }
