@@ -150,20 +150,15 @@ impl Fleet {
         found
     }
 
-    /// Pids of the waiters: parents of the containers' first processes.
+    /// Pids of the containers' shims.
     pub fn shims(&self) -> Vec<u32> {
         let mut found = Vec::new();
         for device in ["d1", "d2", "d3"] {
             let containers = self.dir.join(device).join("run/containers");
             for entry in std::fs::read_dir(containers).into_iter().flatten().flatten() {
                 let state = std::fs::read_to_string(entry.path().join("state.json")).unwrap_or_default();
-                let Some(pid) = serde_json::from_str::<Value>(&state).ok().and_then(|s| s["pid"].as_u64()) else {
-                    continue;
-                };
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                let parent: Option<u32> =
-                    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-                found.extend(parent);
+                let state: Value = serde_json::from_str(&state).unwrap_or_default();
+                found.extend(state["shim"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
             }
         }
         found

@@ -182,7 +182,7 @@ fn dev_down_leaves_nothing_behind() {
         "-c",
         "ls /run/netns 2>/dev/null | grep t-down; grep t-down /proc/mounts; \
          find /sys/fs/cgroup -type d -path '*kith*t-down*'; ls -d /var/lib/kith-dev/t-down 2>/dev/null; \
-         grep -l kith-dev/t-down /proc/[0-9]*/cmdline 2>/dev/null; true",
+         grep -l kith-dev/t-[d]own /proc/[0-9]*/cmdline 2>/dev/null; true",
     ]));
     assert_eq!(leftovers, "");
 }

@@ -162,7 +162,7 @@ impl Fleet {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let state = std::fs::read_to_string(entry.path().join("state.json")).unwrap_or_default();
             let Ok(state) = serde_json::from_str::<Value>(&state) else { continue };
-            let Some(pid) = state["pid"].as_u64() else { continue };
+            let Some(pid) = state["running"][0]["pid"].as_u64() else { continue };
             if let Some(started) = start_time(pid) {
                 found.push((entry.file_name().to_string_lossy().into_owned(), pid, started));
             }
