@@ -87,6 +87,17 @@ impl Links {
         self.set(LinkUnspec::new_with_index(link.index).nocontroller().build(), "unplug link", name).await
     }
 
+    /// Removes a link, a cable with both its ends. A link that does not exist is no error.
+    pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
+        match self.find(name).await {
+            Ok(link) => {
+                self.handle.link().del(link.index).execute().await.map_err(|e| refused("remove link", name, &e))
+            }
+            Err(NetworkError::NoLink { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings a link up.
     pub async fn set_up(&self, name: &str) -> Result<(), NetworkError> {
         let link = self.find(name).await?;

@@ -40,6 +40,11 @@ pub(super) fn plug(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     on_switch(fleet, async |links| links.plug(&device.name(), BRIDGE).await)
 }
 
+/// Takes a device's cable away. The kernel would do it with the namespace, but some time later.
+pub(super) fn disconnect(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
+    on_switch(fleet, async |links| links.remove(&device.name()).await)
+}
+
 /// Whether a device is connected.
 pub(super) fn is_plugged(fleet: &Fleet, device: &Device) -> Result<bool, Failure> {
     on_switch(fleet, async |links| Ok(links.find(&device.name()).await?.bridge.is_some()))

@@ -127,6 +127,18 @@ fn down_leaves_nothing_and_may_be_repeated() {
 }
 
 #[test]
+fn a_device_that_did_not_join_leaves_nothing() {
+    let made = Made::new("discard", 2);
+    let device = made.fleet.device("d2").unwrap();
+    teardown::discard(&made.fleet, &device).unwrap();
+    assert_eq!(made.fleet.devices().len(), 1);
+    assert_eq!(made.fleet.namespaces().len(), 2);
+    // The cable's name is free again at once.
+    device.make(&[]).unwrap();
+    switch::connect(&made.fleet, &device).unwrap();
+}
+
+#[test]
 fn a_half_made_fleet_goes_too_and_a_strange_folder_stays() {
     let made = Made::new("half", 1);
     let fleet = &made.fleet;
