@@ -30,6 +30,16 @@ pub(super) fn connect(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     })
 }
 
+/// Waits until the cables of these devices carry traffic.
+pub(super) fn settle(fleet: &Fleet, devices: &[Device]) -> Result<(), Failure> {
+    on_switch(fleet, async |links| {
+        for device in devices {
+            links.wait_until_it_carries(&device.name()).await?;
+        }
+        Ok(())
+    })
+}
+
 /// Cuts a device off: its link stays up, as behind a switch that died, and what it sends vanishes.
 pub(super) fn unplug(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     on_switch(fleet, async |links| links.unplug(&device.name()).await)

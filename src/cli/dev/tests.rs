@@ -30,6 +30,7 @@ impl Made {
             device.make(&[]).unwrap();
             switch::connect(&fleet, &device).unwrap();
         }
+        switch::settle(&fleet, &fleet.devices()).unwrap();
         Self { fleet, _dir: dir }
     }
 }
