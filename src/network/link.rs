@@ -3,13 +3,19 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage, State};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
 use super::{NetworkError, netns};
+
+/// Pause between looks at a link that is coming up.
+const CARRY_PAUSE: Duration = Duration::from_millis(5);
+/// Looks at a link that is coming up: five seconds.
+const CARRY_LOOKS: u32 = 1000;
 
 /// A netlink connection to one namespace.
 pub struct Links {
@@ -26,6 +32,8 @@ pub struct Link {
     pub name: String,
     /// The number of the bridge that it is plugged into.
     pub bridge: Option<u32>,
+    /// Whether it carries traffic: both ends are up, and the kernel has taken note of it.
+    pub carries: bool,
 }
 
 impl Links {
@@ -87,10 +95,34 @@ impl Links {
         self.set(LinkUnspec::new_with_index(link.index).nocontroller().build(), "unplug link", name).await
     }
 
+    /// Removes a link, a cable with both its ends. A link that does not exist is no error.
+    pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
+        match self.find(name).await {
+            Ok(link) => {
+                self.handle.link().del(link.index).execute().await.map_err(|e| refused("remove link", name, &e))
+            }
+            Err(NetworkError::NoLink { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings a link up.
     pub async fn set_up(&self, name: &str) -> Result<(), NetworkError> {
         let link = self.find(name).await?;
         self.set(LinkUnspec::new_with_index(link.index).up().build(), "bring up link", name).await
+    }
+
+    /// Waits until a link carries traffic: up to a second after both its ends are up, a bridge
+    /// drops what comes from it.
+    pub async fn wait_until_it_carries(&self, name: &str) -> Result<(), NetworkError> {
+        for _ in 0..CARRY_LOOKS {
+            if self.find(name).await?.carries {
+                return Ok(());
+            }
+            tokio::time::sleep(CARRY_PAUSE).await;
+        }
+        let reason = format!("nothing after {:?}; is its other end up?", CARRY_PAUSE * CARRY_LOOKS);
+        Err(NetworkError::Link { step: "wait for traffic on link".into(), link: name.to_owned(), reason })
     }
 
     /// Gives a link an address.
@@ -132,11 +164,12 @@ impl Drop for Links {
 }
 
 fn parse(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, name: String::new(), bridge: None };
+    let mut link = Link { index: message.header.index, name: String::new(), bridge: None, carries: false };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(index) if *index != 0 => link.bridge = Some(*index),
+            LinkAttribute::OperState(state) => link.carries = *state == State::Up,
             _ => {}
         }
     }
@@ -159,7 +192,6 @@ fn refused(step: &str, link: &str, error: &rtnetlink::Error) -> NetworkError {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::time::Duration;
 
     use super::*;
 

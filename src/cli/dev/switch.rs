@@ -30,6 +30,16 @@ pub(super) fn connect(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     })
 }
 
+/// Waits until the cables of these devices carry traffic.
+pub(super) fn settle(fleet: &Fleet, devices: &[Device]) -> Result<(), Failure> {
+    on_switch(fleet, async |links| {
+        for device in devices {
+            links.wait_until_it_carries(&device.name()).await?;
+        }
+        Ok(())
+    })
+}
+
 /// Cuts a device off: its link stays up, as behind a switch that died, and what it sends vanishes.
 pub(super) fn unplug(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     on_switch(fleet, async |links| links.unplug(&device.name()).await)
@@ -38,6 +48,11 @@ pub(super) fn unplug(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
 /// Connects a device again.
 pub(super) fn plug(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
     on_switch(fleet, async |links| links.plug(&device.name(), BRIDGE).await)
+}
+
+/// Takes a device's cable away. The kernel would do it with the namespace, but some time later.
+pub(super) fn disconnect(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
+    on_switch(fleet, async |links| links.remove(&device.name()).await)
 }
 
 /// Whether a device is connected.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::fleet::{Device, Fleet};
-use super::{agents, hierarchy, mounts};
+use super::{agents, hierarchy, mounts, switch};
 use crate::cli::failure::{Doing, Failure};
 use crate::cli::output::{count, say};
 use crate::network::netns;
@@ -60,6 +60,13 @@ pub(super) fn down(fleet: &Fleet) -> Result<(), Failure> {
         return say!("there is no fleet {}: nothing to do", fleet.name);
     }
     say!("fleet {} is gone: {}, {}", fleet.name, count(devices, "device"), count(ended, "program"))
+}
+
+/// Removes a device that never was of the fleet: its cable, its namespace and its folder.
+pub(super) fn discard(fleet: &Fleet, device: &Device) -> Result<(), Failure> {
+    switch::disconnect(fleet, device)?;
+    netns::remove(&device.namespace())?;
+    remove_folder(&device.dir)
 }
 
 /// Removes a folder with all that is in it, once nothing is mounted there: what is mounted is

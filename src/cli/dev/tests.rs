@@ -30,6 +30,7 @@ impl Made {
             device.make(&[]).unwrap();
             switch::connect(&fleet, &device).unwrap();
         }
+        switch::settle(&fleet, &fleet.devices()).unwrap();
         Self { fleet, _dir: dir }
     }
 }
@@ -124,6 +125,18 @@ fn down_leaves_nothing_and_may_be_repeated() {
     assert_eq!(fleet.namespaces(), Vec::<String>::new());
     assert!(mounts::below(&fleet.dir).is_empty());
     teardown::down(fleet).unwrap();
+}
+
+#[test]
+fn a_device_that_did_not_join_leaves_nothing() {
+    let made = Made::new("discard", 2);
+    let device = made.fleet.device("d2").unwrap();
+    teardown::discard(&made.fleet, &device).unwrap();
+    assert_eq!(made.fleet.devices().len(), 1);
+    assert_eq!(made.fleet.namespaces().len(), 2);
+    // The cable's name is free again at once.
+    device.make(&[]).unwrap();
+    switch::connect(&made.fleet, &device).unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::fleet::{Device, Fleet, Steps};
-use super::{agents, inside, switch};
+use super::{agents, inside, switch, teardown};
 use crate::api::fleet::{self, FleetStatus, TokenAsk, TokenMade, TokenRole};
 use crate::cli::client::Client;
 use crate::cli::failure::{Code, Doing, Failure};
@@ -48,6 +48,7 @@ fn make(fleet: &Fleet, count: u32, settings: &[String], patience: Duration, step
     agents::start(first)?;
     wait(answers(first))?;
     steps.done(&format!("{} founded the fleet", first.name()))?;
+    switch::settle(fleet, &devices)?;
     for device in others {
         join(device, &token)?;
         agents::start(device)?;
@@ -73,9 +74,14 @@ pub(super) fn add(fleet: &Fleet, patience: Duration) -> Result<(), Failure> {
     }
     let token = wait(token(&devices))?;
     let device = fleet.numbered(number);
-    device.make(&[])?;
-    switch::connect(fleet, &device)?;
-    join(&device, &token)?;
+    let joined = device.make(&[]).and_then(|()| switch::connect(fleet, &device));
+    let joined =
+        joined.and_then(|()| switch::settle(fleet, std::slice::from_ref(&device))).and_then(|()| join(&device, &token));
+    if let Err(failure) = joined {
+        // A device that is not of the fleet would only be in the way of the next attempt.
+        teardown::discard(fleet, &device)?;
+        return Err(failure);
+    }
     agents::start(&device)?;
     steps.done(&format!("{} joined", device.name()))?;
     devices.retain(|known| agents::running(known).is_some());
