@@ -22,6 +22,7 @@ pub(super) struct Hierarchies {
     roots: Vec<PathBuf>,
     memory: PathBuf,
     unified: bool,
+    controllers: BTreeSet<String>,
 }
 
 impl Hierarchies {
@@ -31,6 +32,7 @@ impl Hierarchies {
         let mut roots = Vec::new();
         let mut memory = None;
         let mut legacy = false;
+        let mut found = BTreeSet::new();
         for line in mounts.lines() {
             let Some((place, kind)) = line.split_once(" - ") else { continue };
             let mut place = place.split(' ').skip(3);
@@ -45,6 +47,7 @@ impl Hierarchies {
             let controllers: Vec<&str> = options.split(',').collect();
             if fstype == "cgroup" {
                 legacy |= controllers.iter().any(|name| matches!(*name, "memory" | "pids" | "cpu"));
+                found.extend(controllers.iter().map(|name| (*name).to_owned()));
                 if controllers.contains(&"memory") {
                     memory = Some(point.clone());
                 }
@@ -54,12 +57,28 @@ impl Hierarchies {
         // A later mount may hide an earlier one at the same place; looking twice does no harm.
         roots.dedup();
         let root = PathBuf::from("/sys/fs/cgroup");
-        Ok(Self { memory: memory.unwrap_or(root), roots, unified: !legacy })
+        if !legacy {
+            let names = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            found = names.split_whitespace().map(str::to_owned).collect();
+        }
+        Ok(Self { memory: memory.unwrap_or(root), roots, unified: !legacy, controllers: found })
     }
 
     /// Whether version 2 alone holds the controllers.
     pub(super) fn is_unified(&self) -> bool {
         self.unified
+    }
+
+    /// Refuses where the kernel can not keep a limit that a container must have.
+    pub(super) fn require(&self, controller: &str) -> Result<(), String> {
+        if self.controllers.contains(controller) {
+            return Ok(());
+        }
+        let hint = match controller {
+            "memory" => "; boot with cgroup_enable=memory on the kernel's command line",
+            _ => "",
+        };
+        Err(format!("this kernel has no {controller} controller, so the limit could not be kept{hint}"))
     }
 
     /// The file in which the kernel counts what it killed for lack of memory.

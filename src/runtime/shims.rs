@@ -3,12 +3,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "folders of containers")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -27,6 +29,9 @@ use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContaine
 
 /// Longest report that a shim may send about its start, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
+
+/// Pause before looking again at a shim that could not be watched.
+const BLIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where containers live on this device.
 #[derive(Clone, Debug)]
@@ -59,6 +64,8 @@ struct Inner {
     exe: SealedExe,
     hierarchies: Hierarchies,
     changed: watch::Sender<u64>,
+    /// Ids of containers that a task watches.
+    watched: Mutex<BTreeSet<String>>,
 }
 
 impl Shims {
@@ -78,7 +85,7 @@ impl Shims {
             setup(format!("seal {} (Linux 5.12 and root are needed)", config.exe.display()), &error)
         })?;
         let (changed, _) = watch::channel(0);
-        let shims = Self(Arc::new(Inner { config, exe, hierarchies, changed }));
+        let shims = Self(Arc::new(Inner { config, exe, hierarchies, changed, watched: Mutex::default() }));
         shims.listen().map_err(|error| setup("listen to shims".into(), &error))?;
         for folder in shims.folders().map_err(|error| setup(format!("list {}", containers.display()), &error))? {
             shims.watch(folder, None);
@@ -118,29 +125,21 @@ impl Shims {
         Ok(())
     }
 
-    /// Waits for a shim to end, reaps it when it is ours, and settles what it left.
-    fn watch(&self, folder: Folder, mut child: Option<Child>) {
+    /// Waits for a shim to end, reaps it when it is ours, and settles what it left. One watch a container.
+    fn watch(&self, folder: Folder, child: Option<Child>) {
+        if !self.0.watched().insert(folder.id()) {
+            // The watch that runs finds the new shim by its pid; as its parent, this one still has to reap it.
+            if let Some(child) = child {
+                tokio::spawn(reap(child));
+            }
+            return;
+        }
         let weak = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            loop {
-                let fd = match &child {
-                    Some(child) => pidfd::open(child.id().cast_signed()).ok(),
-                    None => folder.progress().ok().flatten().and_then(|progress| progress.shim.open()),
-                };
-                if let Some(fd) = fd {
-                    ended(fd).await;
-                }
-                if let Some(mut child) = child.take() {
-                    let _ = child.wait();
-                }
-                let Some(inner) = weak.upgrade() else { return };
-                let (standing, next) = inner.settle_off_thread(&folder).await;
-                match (standing, next) {
-                    (_, Some(next)) => child = Some(next),
-                    // A shim that has not noted its pid yet: the next list looks again.
-                    (Some(Standing::Attended(_)), None) if folder.progress().ok().flatten().is_some() => {}
-                    _ => return,
-                }
+            let id = folder.id();
+            follow(&weak, folder, child).await;
+            if let Some(inner) = weak.upgrade() {
+                inner.watched().remove(&id);
             }
         });
     }
@@ -197,7 +196,11 @@ impl Shims {
         let mut observed = Vec::with_capacity(folders.len());
         for folder in folders {
             match folder.standing() {
-                Ok(Standing::Attended(container) | Standing::Over(container)) => observed.push(container),
+                Ok(Standing::Over(container)) => observed.push(container),
+                Ok(Standing::Attended(container)) => {
+                    self.watch(folder, None);
+                    observed.push(container);
+                }
                 Ok(Standing::Abandoned(known)) => {
                     let (standing, waiter) = self.0.settle_off_thread(&folder).await;
                     if waiter.is_some() {
@@ -274,6 +277,10 @@ impl Shims {
 }
 
 impl Inner {
+    fn watched(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake(&self) -> PathBuf {
         self.config.run_dir.join("containers.wake")
     }
@@ -439,6 +446,41 @@ fn signal_number(name: &str) -> io::Result<i32> {
         return Ok(nix::libc::SIGRTMIN() + offset.clamp(0, 30));
     }
     full.parse::<Signal>().map(|signal| signal as i32).map_err(|_| io::Error::other(format!("{name} is not a signal")))
+}
+
+/// Reaps a shim of ours once it has ended.
+async fn reap(mut child: Child) {
+    if let Ok(fd) = pidfd::open(child.id().cast_signed()) {
+        ended(fd).await;
+        let _ = child.wait();
+    }
+}
+
+/// Follows the shims of one container, one after the other, until nobody attends to it.
+async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
+    loop {
+        let fd = match &child {
+            Some(child) => pidfd::open(child.id().cast_signed()).ok(),
+            None => folder.progress().ok().flatten().and_then(|progress| progress.shim.open()),
+        };
+        let blind = fd.is_none();
+        if let Some(fd) = fd {
+            ended(fd).await;
+        }
+        if let Some(mut child) = child.take() {
+            // It has ended: this reaps it and does not block.
+            let _ = child.wait();
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let (standing, next) = inner.settle_off_thread(&folder).await;
+        match (standing, next) {
+            (_, Some(next)) => child = Some(next),
+            // A shim that has not noted its pid yet, or one that could not be watched: looks again later.
+            (Some(Standing::Attended(_)), None) if blind => tokio::time::sleep(BLIND_PAUSE).await,
+            (Some(Standing::Attended(_)), None) => {}
+            _ => return,
+        }
+    }
 }
 
 /// Returns once the process behind the handle has ended.

@@ -10,6 +10,9 @@ use nix::unistd::Pid;
 
 use crate::bench::{self, Bench};
 
+/// How many starts are hit by a kill, spread over twice the time that one takes.
+const KILLS: u32 = 60;
+
 #[test]
 fn a_new_agent_finds_what_an_earlier_one_started() {
     let bench = Bench::new();
@@ -104,15 +107,21 @@ fn everything_killed_at_once_is_an_exit_with_a_message() {
 async fn a_shim_killed_at_any_moment_of_the_start_leaves_nothing() {
     let bench = Bench::new();
     let shims = bench.open();
+    // How long a start takes here, to spread the kills over just that.
+    let timed = Bench::spec("timed", &["/bin/sleep", "1000"]);
+    let begin = std::time::Instant::now();
+    shims.start(timed, bench.layers()).await.unwrap();
+    let whole = begin.elapsed();
+    bench.clear(&shims).await;
     let (mut begun, mut early) = (0, 0);
-    for step in 0..60_u64 {
+    for step in 0..KILLS {
         let mut spec = Bench::spec("race", &["/bin/sleep", "1000"]);
-        spec.reference.attempt = u32::try_from(step).unwrap();
+        spec.reference.attempt = step;
         let start = shims.start(spec.clone(), bench.layers());
         let assassin = async {
             let lock = bench.container_path(&spec).join("lock");
             bench::eventually("the folder is there", || lock.exists()).await;
-            tokio::time::sleep(Duration::from_micros(step * 500)).await;
+            tokio::time::sleep(whole * step * 2 / KILLS).await;
             // Only the first: its clones are what has to be found.
             if let Some(pid) = bench::shims_of(&bench.container_path(&spec)).first() {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -194,7 +203,7 @@ async fn leftovers_without_an_owner_are_swept() {
     shims.start(spec.clone(), bench.layers()).await.unwrap();
     fs::create_dir_all(bench.path().join("run/containers/.new-x-main-0")).unwrap();
     fs::create_dir_all(bench.path().join("scratch/x-main-0/upper")).unwrap();
-    fs::create_dir_all(format!("/sys/fs/cgroup/memory{}/x-main-0/below", bench.cgroup)).unwrap();
+    fs::create_dir_all(bench.cgroup_folders()[0].join("x-main-0/below")).unwrap();
     shims.sweep().await.unwrap();
     assert!(matches!(bench.state(&shims, &spec).await, ContainerState::Running { .. }));
     shims.stop(&spec.reference, StopSignal::Kill).await.unwrap();

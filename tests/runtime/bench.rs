@@ -193,7 +193,11 @@ impl Bench {
 
     pub(crate) fn cgroup_folders(&self) -> Vec<PathBuf> {
         let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
-        hierarchies.map(|root| root.join(&self.cgroup[1..])).filter(|path| path.exists()).collect()
+        hierarchies
+            .chain([PathBuf::from("/sys/fs/cgroup")])
+            .map(|root| root.join(&self.cgroup[1..]))
+            .filter(|path| path.exists())
+            .collect()
     }
 
     /// A file of a container's cgroup.
@@ -218,6 +222,11 @@ pub(crate) fn life<T>(work: impl AsyncFnOnce() -> T) -> T {
     let result = runtime.block_on(work());
     runtime.shutdown_background();
     result
+}
+
+/// Whether version 2 of cgroups holds the controllers.
+pub(crate) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Processes that carry the command line of a container's shim.

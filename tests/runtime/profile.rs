@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use kith::reconciler::container::{ContainerSpec, ContainerState};
 use kith::runtime::{Runtime, Shims};
 
-use crate::bench::Bench;
+use crate::bench::{self, Bench};
 
 /// Starts a container that sleeps, and tells the pid of its program.
 async fn sleeper(bench: &Bench, shims: &Shims, spec: &ContainerSpec) -> u32 {
@@ -32,18 +32,30 @@ async fn limits_are_set_in_the_cgroup() {
     let shims = bench.open();
     let spec = Bench::spec("limits", &["/bin/sleep", "1000"]);
     sleeper(&bench, &shims, &spec).await;
-    for (controller, file, expected) in [
-        ("memory", "memory.limit_in_bytes", "67108864"),
-        ("memory", "memory.memsw.limit_in_bytes", "67108864"),
-        ("cpu", "cpu.cfs_quota_us", "50000"),
-        ("cpu", "cpu.cfs_period_us", "100000"),
-        ("cpu", "cpu.shares", "256"),
-        ("pids", "pids.max", "64"),
-    ] {
-        assert_eq!(bench.limit(&spec, controller, file), expected, "{file}");
+    if bench::is_unified() {
+        for (file, expected) in [
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("cpu.max", "50000 100000"),
+            ("cpu.weight", "35"),
+            ("pids.max", "64"),
+        ] {
+            assert_eq!(bench.limit(&spec, "", file), expected, "{file}");
+        }
+    } else {
+        for (controller, file, expected) in [
+            ("memory", "memory.limit_in_bytes", "67108864"),
+            ("memory", "memory.memsw.limit_in_bytes", "67108864"),
+            ("cpu", "cpu.cfs_quota_us", "50000"),
+            ("cpu", "cpu.cfs_period_us", "100000"),
+            ("cpu", "cpu.shares", "256"),
+            ("pids", "pids.max", "64"),
+        ] {
+            assert_eq!(bench.limit(&spec, controller, file), expected, "{file}");
+        }
+        let devices = bench.limit(&spec, "devices", "devices.list");
+        assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:* rwm"), "{devices}");
     }
-    let devices = bench.limit(&spec, "devices", "devices.list");
-    assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:* rwm"), "{devices}");
     bench.clear(&shims).await;
 }
 
@@ -138,8 +150,10 @@ async fn what_is_dangerous_is_denied() {
     let shims = bench.open();
     let mut spec = Bench::spec("denied", &[]);
     // As much as a pod could ask for without being allowed to mount.
-    spec.capabilities =
-        vec!["CAP_MKNOD".into(), "CAP_DAC_OVERRIDE".into(), "CAP_NET_RAW".into(), "CAP_SYS_PTRACE".into()];
+    spec.capabilities = vec!["CAP_DAC_OVERRIDE".into(), "CAP_NET_RAW".into(), "CAP_SYS_PTRACE".into()];
+    if !bench::is_unified() {
+        spec.capabilities.push("CAP_MKNOD".into());
+    }
     let tries = [
         ("mount -t tmpfs none /tmp", "mount"),
         ("unshare -r true", "user namespace"),

@@ -137,7 +137,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
     let prepared = rootfs::prepare(order)?;
-    let config = spec::config(order, &prepared, hierarchies.is_unified())?;
+    let config = spec::config(order, &prepared, &hierarchies)?;
     let bytes = serde_json::to_vec(&config).map_err(|error| format!("write config.json: {error}"))?;
     fs::write(folder.path().join("config.json"), bytes).map_err(at("write config.json"))?;
 

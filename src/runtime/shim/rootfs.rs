@@ -4,6 +4,8 @@
 //! The image is hostile until shown otherwise. Nothing here follows a symbolic link of the image out
 //! of the root, and the folders that mounts go to must be real ones.
 
+#![expect(clippy::disallowed_methods, reason = "reads the device's own names")]
+
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -42,12 +44,11 @@ pub(super) fn prepare(order: &Order) -> Result<Prepared, String> {
         require_folder(&inside, name)?;
     }
     let spec = &order.spec;
-    let address =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{}\n", spec.hostname);
+    let hosts = hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), &spec.hostname);
     let etc = resolve(&inside, Path::new("etc"), OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|error| format!("open /etc of the image: {error}"))?;
     for (name, content) in
-        [("hosts", address), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", String::new())]
+        [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", String::new())]
     {
         replace_file(&etc, name, &content).map_err(|error| format!("write /etc/{name} of the container: {error}"))?;
     }
@@ -146,6 +147,22 @@ fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The device's own names, as the container shares its network, and the container's.
+fn hosts(device: &str, hostname: &str) -> String {
+    let has = |name: &str| {
+        let lines = device.lines().map(|line| line.split('#').next().unwrap_or_default());
+        lines.flat_map(|line| line.split_whitespace().skip(1)).any(|known| known == name)
+    };
+    let mut lines: Vec<String> = device.lines().map(str::to_owned).collect();
+    if !has("localhost") {
+        lines.push("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback".into());
+    }
+    if !hostname.is_empty() && !has(hostname) {
+        lines.push(format!("127.0.1.1\t{hostname}"));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// The user's home as the image's own `/etc/passwd` has it. Never asks the system's name service: in

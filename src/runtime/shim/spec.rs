@@ -5,6 +5,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use super::rootfs::Prepared;
+use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::Order;
 
 /// Path of programs in images that name none.
@@ -39,8 +40,9 @@ const MASKED: [&str; 12] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration that libcontainer is given.
-pub(super) fn config(order: &Order, prepared: &Prepared, unified: bool) -> Result<Value, String> {
+pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchies) -> Result<Value, String> {
     let spec = &order.spec;
+    let unified = hierarchies.is_unified();
     let capabilities = capabilities(&spec.capabilities, unified)?;
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let names = |name: &str| spec.env.iter().any(|(known, _)| known == name);
@@ -81,7 +83,7 @@ pub(super) fn config(order: &Order, prepared: &Prepared, unified: bool) -> Resul
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": order.cgroup,
-            "resources": resources(order, unified),
+            "resources": resources(order, hierarchies)?,
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
@@ -130,8 +132,10 @@ fn mounts(order: &Order, unified: bool) -> Vec<Value> {
     mounts
 }
 
-fn resources(order: &Order, unified: bool) -> Value {
+fn resources(order: &Order, hierarchies: &Hierarchies) -> Result<Value, String> {
     let limits = &order.spec.limits;
+    hierarchies.require("pids")?;
+    hierarchies.require("cpu")?;
     let mut resources = json!({
         "devices": [{"allow": false, "access": "rwm"}],
         "pids": {"limit": limits.pids},
@@ -143,8 +147,9 @@ fn resources(order: &Order, unified: bool) -> Value {
         resources["cpu"]["quota"] = json!(i64::try_from(quota).unwrap_or(i64::MAX));
     }
     if let Some(memory) = limits.memory {
+        hierarchies.require("memory")?;
         let bytes = i64::try_from(memory).unwrap_or(i64::MAX);
-        if unified {
+        if hierarchies.is_unified() {
             resources["memory"] = json!({"limit": bytes});
             // `swap` equal to the limit would leave memory.swap.max at "max".
             resources["unified"] = json!({"memory.swap.max": "0"});
@@ -152,5 +157,5 @@ fn resources(order: &Order, unified: bool) -> Value {
             resources["memory"] = json!({"limit": bytes, "swap": bytes});
         }
     }
-    resources
+    Ok(resources)
 }

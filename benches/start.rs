@@ -1,0 +1,159 @@
+//! Start to removal of `/bin/true`: the runtime against `crun` on the same bundle, interleaved.
+//!
+//! `KITH_EXE` names another binary than the one just built, such as a static one. Needs root, `crun` and
+//! `busybox-static`. `crun` gets the configuration that the shim made, without a seccomp filter.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "a bench fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
+
+use kith::reconciler::container::{ContainerRef, ContainerSpec, ContainerState, Limits, PodRef};
+use kith::runtime::{Runtime, Shims, ShimsConfig};
+
+const ROUNDS: u32 = 40;
+
+/// crun refuses to work where both versions of cgroups are mounted: leaves only version 1 to this process.
+fn hide_unified() {
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.exists() {
+        let nothing = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+        umount(unified).unwrap();
+    }
+}
+
+fn main() {
+    hide_unified();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let layer = folder.path().join("layer");
+    for name in ["bin", "etc", "dev", "proc", "sys"] {
+        fs::create_dir_all(layer.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
+    for name in ["true", "sleep"] {
+        symlink("busybox", layer.join("bin").join(name)).unwrap();
+    }
+    let cgroup = format!("/kith/bench-{}", std::process::id());
+    let exe = std::env::var_os("KITH_EXE").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kith")), PathBuf::from);
+    let config = ShimsConfig {
+        run_dir: Path::new("/run").join(cgroup.replace('/', "-")),
+        scratch_dir: folder.path().join("scratch"),
+        log_dir: folder.path().join("log"),
+        cgroup: cgroup.clone(),
+        log_max_bytes: 1 << 20,
+        log_max_files: 2,
+        memory_max: None,
+        exe,
+    };
+    let run_dir = config.run_dir.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let shims = Shims::new(config).unwrap();
+        let bundle = make_bundle(&shims, &layer, folder.path(), &cgroup, &run_dir).await;
+        let (mut ours, mut started, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let begun = Instant::now();
+            let spec = spec(round, "/bin/true");
+            shims.start(spec.clone(), vec![layer.clone()]).await.unwrap();
+            started.push(begun.elapsed());
+            ended(&shims).await;
+            shims.remove(&spec.reference).await.unwrap();
+            ours.push(begun.elapsed());
+
+            let begun = Instant::now();
+            let run =
+                Command::new("crun").args(["run", "--bundle"]).arg(&bundle).arg(format!("kith-bench-{round}")).status();
+            assert!(run.expect("install it first: apt-get install crun").success());
+            theirs.push(begun.elapsed());
+        }
+        println!("start to running:  {}", quantiles(&mut started));
+        println!("start to removed:  {}", quantiles(&mut ours));
+        println!("crun run:          {}", quantiles(&mut theirs));
+        waiter_memory(&shims, &layer, &run_dir).await;
+    });
+    drop(runtime);
+    kith::runtime::kill_everything(&cgroup).unwrap();
+    fs::remove_dir_all(run_dir).unwrap();
+}
+
+fn spec(attempt: u32, program: &str) -> ContainerSpec {
+    let pod = PodRef { namespace: "bench".into(), name: "bench".into(), uid: "uid-bench".into() };
+    ContainerSpec {
+        reference: ContainerRef { pod, container: "main".into(), attempt },
+        image: "bench".into(),
+        args: vec![program.into(), "1000".into()],
+        env: Vec::new(),
+        working_dir: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        hostname: "bench".into(),
+        limits: Limits { memory: Some(64 << 20), cpu: Some(1000), cpu_shares: 1024, pids: 64 },
+        capabilities: Vec::new(),
+        read_only_root: false,
+        oom_score_adj: 0,
+        stop_signal: String::new(),
+    }
+}
+
+async fn ended(shims: &Shims) {
+    let mut changed = shims.changed();
+    loop {
+        changed.mark_unchanged();
+        if shims.list().await.unwrap().iter().all(|found| matches!(found.state, ContainerState::Exited(_))) {
+            return;
+        }
+        changed.changed().await.unwrap();
+    }
+}
+
+/// What the shim makes of the same container, on the layer itself.
+async fn make_bundle(shims: &Shims, layer: &Path, folder: &Path, cgroup: &str, run_dir: &Path) -> PathBuf {
+    let spec = spec(1_000_000, "/bin/true");
+    shims.start(spec.clone(), vec![layer.to_owned()]).await.unwrap();
+    let path = run_dir.join("containers").join(spec.reference.id()).join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    ended(shims).await;
+    shims.remove(&spec.reference).await.unwrap();
+    config["root"]["path"] = layer.to_str().unwrap().into();
+    config["linux"]["cgroupsPath"] = format!("{cgroup}/crun").into();
+    let bundle = folder.join("bundle");
+    fs::create_dir(&bundle).unwrap();
+    fs::write(layer.join("etc/resolv.conf"), "").unwrap();
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    bundle
+}
+
+/// Proportional memory of idle waiters.
+async fn waiter_memory(shims: &Shims, layer: &Path, run_dir: &Path) {
+    const WAITERS: u32 = 10;
+    let mut total = 0;
+    let mut pids = Vec::new();
+    for attempt in 0..WAITERS {
+        let spec = spec(2_000_000 + attempt, "/bin/sleep");
+        shims.start(spec.clone(), vec![layer.to_owned()]).await.unwrap();
+        let state = run_dir.join("containers").join(spec.reference.id()).join("state.json");
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+        pids.push(state["shim"]["pid"].as_u64().unwrap());
+    }
+    for pid in pids {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        total += pss.trim().trim_end_matches(" kB").parse::<u32>().unwrap();
+    }
+    println!("a waiter of {WAITERS}:    {} kB PSS", total / WAITERS);
+}
+
+fn quantiles(times: &mut [Duration]) -> String {
+    times.sort();
+    let at = |part: usize| times[times.len() * part / 100].as_secs_f64() * 1000.0;
+    format!("p10 {:.1} ms, median {:.1} ms, p90 {:.1} ms", at(10), at(50), at(90))
+}
