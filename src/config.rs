@@ -94,7 +94,7 @@ impl Profile {
     /// Shortest and longest silence after which a voter stands for election.
     pub fn election(self) -> (Duration, Duration) {
         let (low, high) = match self {
-            Self::Lan => (300, 600),
+            Self::Lan => (250, 500),
             Self::Wan => (2_000, 4_000),
             Self::Metered => (60_000, 120_000),
         };

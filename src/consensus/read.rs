@@ -53,9 +53,12 @@ impl Engine {
         self.inner.peers.leader_wait() > limit
     }
 
-    /// How long ago a quorum answered this leader.
+    /// How long ago a quorum answered this leader; `None` for one that votes alone and asks nobody.
     pub(super) fn quorum_silence(&self) -> Option<Duration> {
         let metrics = self.inner.raft.data_metrics();
+        if self.inner.raft.server_metrics().borrow_watched().membership_config.voter_ids().count() < 2 {
+            return None;
+        }
         let acked = metrics.borrow_watched().last_quorum_acked;
         acked.map(|at| at.elapsed())
     }
