@@ -144,6 +144,8 @@ async fn waiter_memory(shims: &Shims, layer: &Path, run_dir: &Path) {
         let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
         pids.push(state["shim"]["pid"].as_u64().unwrap());
     }
+    // The last ones have only just become waiters.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     for pid in pids {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
