@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::control::{Control, Refusal};
 use crate::api::fleet::{KUBECONFIG, LEAVE, PLAN, STATUS, TOKENS};
-use crate::api::{Extra, ExtraRequest, ExtraResponse};
+use crate::api::{ADMINISTRATORS, Extra, ExtraRequest, ExtraResponse};
 
 /// The fleet's own corner.
 pub(crate) struct Corner(pub(crate) Arc<Control>);
@@ -30,9 +30,8 @@ impl Extra for Corner {
 }
 
 async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Refusal> {
-    let privileged = request.user.groups.iter().any(|group| group == "system:masters");
-    if !privileged && request.method != "GET" && request.path != PLAN {
-        let message = format!("{} may not do this: it needs a user of the group system:masters", request.user.name);
+    if !may(request) {
+        let message = format!("{} may not do this: it needs a user of the group {ADMINISTRATORS}", request.user.name);
         return Err(Refusal { status: 403, message });
     }
     match (request.method.as_str(), request.path.as_str()) {
@@ -52,6 +51,12 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
         }
         (method, path) => Err(Refusal { status: 405, message: format!("{path} does not take {method}") }),
     }
+}
+
+/// Administrators may do everything; others may look at the fleet, and rehearse, which writes nothing.
+fn may(request: &ExtraRequest) -> bool {
+    request.user.is_administrator()
+        || matches!((request.method.as_str(), request.path.as_str()), ("GET", STATUS) | ("POST", PLAN))
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
@@ -83,5 +88,25 @@ fn refused(refusal: &Refusal) -> ExtraResponse {
         status: refusal.status,
         content_type: "application/json".into(),
         body: status.to_string().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::User;
+
+    #[test]
+    fn only_administrators_change_the_fleet_or_see_its_tokens() {
+        let user = |group: &str| User { name: "jane".into(), groups: vec![group.into()] };
+        let asks = |user: &User, method: &str, path: &str| {
+            let (method, path) = (method.into(), path.into());
+            may(&ExtraRequest { method, path, query: String::new(), body: Vec::new(), user: user.clone() })
+        };
+        for (method, path) in [("GET", TOKENS), ("POST", TOKENS), ("POST", LEAVE), ("POST", KUBECONFIG)] {
+            assert!(asks(&user(ADMINISTRATORS), method, path) && asks(&User::root(), method, path));
+            assert!(!asks(&user("viewers"), method, path), "{method} {path}");
+        }
+        assert!(asks(&user("viewers"), "GET", STATUS) && asks(&user("viewers"), "POST", PLAN));
     }
 }

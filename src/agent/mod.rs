@@ -11,6 +11,7 @@ mod extra;
 pub mod hardware;
 mod keeper;
 mod leader;
+mod lock;
 pub mod node;
 mod rehearse;
 mod reports;
@@ -44,6 +45,9 @@ use tasks::Tasks;
 /// How often an agent without a fleet looks whether its device was enrolled.
 const ENROLMENT_POLL: Duration = Duration::from_millis(500);
 
+/// How often an agent whose disk is full looks whether there is room.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
+
 /// The agent can not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -62,6 +66,16 @@ pub enum AgentError {
     /// Images.
     #[error("open the image store")]
     Images(#[from] crate::images::ImageError),
+    /// Another agent runs here.
+    #[error("another agent{pid} runs with {key} = {folder:?}: stop it first, or give this one its own {key}")]
+    Taken {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        folder: std::path::PathBuf,
+        /// The other one's pid, as ` (pid 7)`; empty when it is not known.
+        pid: String,
+    },
     /// A file, folder or socket of the agent.
     #[error("{action}")]
     File {
@@ -86,6 +100,8 @@ enum End {
     Left,
     /// The engine gave up: a restart may mend it.
     Broken(String),
+    /// What made the engine give up is over.
+    Mended,
 }
 
 /// Runs until the agent is told to stop. Containers live on.
@@ -94,12 +110,31 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
     }
+    let _alone = [lock::Lock::take(&config.data_dir, "data_dir")?, lock::Lock::take(&config.run_dir, "run_dir")?];
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
     let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
     let mut agent = Agent::start(Arc::new(config), identity, enrolment).await?;
-    let end = agent.until_end(&mut signals).await;
+    let mut end = agent.until_end(&mut signals).await;
+    if let End::Broken(why) = &end
+        && let Some(trouble) = agent.engine.disk_trouble()
+    {
+        tracing::error!(why, trouble, "only reads are served until there is room; then the agent starts again");
+        end = agent.until_room(&mut signals).await;
+    }
     tracing::info!(?end, "the agent ends, its containers live on");
     agent.stop(end).await
+}
+
+/// Becomes a new run of the agent in the same process, for whoever watches its pid. Returns only
+/// when that fails.
+fn start_again() -> AgentError {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    file("start the agent again")(command.args(arguments).exec())
 }
 
 /// The signals that end the agent.
@@ -258,15 +293,25 @@ impl Agent {
     }
 
     async fn until_end(&mut self, signals: &mut Signals) -> End {
-        let mut broken = tokio::time::interval(Duration::from_secs(1));
-        loop {
+        // Cancel-safe: signals, a channel and a watch.
+        tokio::select! {
+            () = signals.any() => End::Stopped,
+            Some(()) = self.left.recv() => End::Left,
+            why = self.engine.failed() => End::Broken(why),
+        }
+    }
+
+    /// After the disk was full: serves what the replica holds until there is room again.
+    async fn until_room(&mut self, signals: &mut Signals) -> End {
+        while self.engine.disk_trouble().is_some() {
             // Cancel-safe: signals, a channel and a timer.
             tokio::select! {
                 () = signals.any() => return End::Stopped,
                 Some(()) = self.left.recv() => return End::Left,
-                _ = broken.tick() => if let Some(why) = self.engine.failure() { return End::Broken(why) },
+                () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
             }
         }
+        End::Mended
     }
 
     async fn stop(self, end: End) -> Result<(), AgentError> {
@@ -278,6 +323,7 @@ impl Agent {
         match end {
             End::Stopped => Ok(()),
             End::Broken(reason) => Err(EngineError::Stopped { reason }.into()),
+            End::Mended => Err(start_again()),
             End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
     }

@@ -57,6 +57,10 @@ pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str, quorum: b
     fleet.revision = hash.revision;
     fleet.state_hash = hash.to_string();
     fleet.problems = problems(&fleet);
+    if let Some(what) = engine.disk_trouble() {
+        let todo = format!("delete files on {device}, or remove images that are not needed: kith image rm");
+        fleet.problems.push(Problem { what, todo });
+    }
     Ok(fleet)
 }
 

@@ -11,7 +11,7 @@ use super::ask::{Ask, Query};
 use super::failure::Failure;
 use super::peer::FORWARDED_BY;
 use super::route::{Route, Target};
-use super::{Api, ExtraRequest, User, discovery, openapi};
+use super::{Api, ExtraRequest, User, access, discovery, openapi};
 
 /// The most bytes of a request's body: 3 MiB.
 pub(super) const BODY_LIMIT: usize = 3 << 20;
@@ -28,12 +28,12 @@ impl Api {
         let mut warnings = Vec::new();
         let answered = match Route::parse(request.uri().path()) {
             None => Err(Failure::no_such_path()),
-            Some(route) if user.is_anonymous() && !matches!(route, Route::Version | Route::Health) => {
-                let message = "a client certificate of this fleet is needed: see `kith kubeconfig`";
-                Err(Failure::new(401, "Unauthorized", message))
-            }
-            Some(route) => match read_body(request, user).await {
-                Ok(ask) => self.dispatch(route, ask, &mut warnings).await,
+            // Before the body is read: it is not for strangers to fill the memory.
+            Some(route) => match access::check(&user, request.method(), &route) {
+                Ok(()) => match read_body(request, user).await {
+                    Ok(ask) => self.dispatch(route, ask, &mut warnings).await,
+                    Err(failure) => Err(failure),
+                },
                 Err(failure) => Err(failure),
             },
         };

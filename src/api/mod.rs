@@ -8,6 +8,7 @@
 //! ```
 #![expect(clippy::disallowed_methods, reason = "the edge draws unique ids, and reads log files")]
 
+mod access;
 mod admit;
 mod answer;
 mod ask;
@@ -33,6 +34,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use access::ADMINISTRATORS;
 pub use failure::Failure;
 pub use peer::{PeerStreams, Stream, Unreachable};
 pub use server::ServeError;
@@ -104,7 +106,7 @@ pub struct User {
 impl User {
     /// Whoever may open the unix socket: root on this device.
     pub fn root() -> Self {
-        Self { name: "root".into(), groups: vec!["system:masters".into(), "system:authenticated".into()] }
+        Self { name: "root".into(), groups: vec![ADMINISTRATORS.into(), "system:authenticated".into()] }
     }
 
     /// A device of the fleet, over its authenticated connection.

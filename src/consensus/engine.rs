@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::disk::DiskNote;
 use super::message::Refusal;
 use super::network::Network;
 use super::peers::{Members, Peers};
@@ -127,6 +128,7 @@ pub(super) struct Inner {
     pub(super) membership: tokio::sync::Mutex<()>,
     pub(super) pilot_note: Mutex<String>,
     pub(super) receiving: Mutex<Option<Receiving>>,
+    pub(super) disk_note: DiskNote,
     pub(super) app: ArcSwapOption<AppHandler>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -163,6 +165,7 @@ impl Engine {
             membership: tokio::sync::Mutex::default(),
             pilot_note: Mutex::default(),
             receiving: Mutex::default(),
+            disk_note: DiskNote::default(),
             app: ArcSwapOption::empty(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -1,6 +1,7 @@
 //! openraft wiring: the engine that carries batches through the log to every replica, and the
 //! pilot that decides who votes. It never looks inside a document.
 
+mod disk;
 mod engine;
 mod membership;
 mod message;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::engine::Engine;
 use super::message::{Proposed, Request, Response, ToLeader};
 use super::replica::ProposeError;
-use super::timing::{CATCH_UP_TIMEOUT, MIN_FREE_BYTES, PROPOSE_TIMEOUT, RETRY};
+use super::timing::{CATCH_UP_TIMEOUT, PROPOSE_TIMEOUT, RETRY};
 use crate::storage::{Command, Reply};
 use crate::store::{Batch, Outcome, Txn, Write};
 
@@ -97,20 +97,6 @@ impl Engine {
         }
         // The carrier answers by the deadline; a dropped answer means that it was stopped.
         outcome.await.unwrap_or(Err(ProposeError::Stopping))
-    }
-
-    /// Why this device can not take writes as the leader, if it can not.
-    fn disk_trouble(&self) -> Option<String> {
-        match self.inner.state.free_bytes() {
-            Ok(free) if free >= MIN_FREE_BYTES => None,
-            Ok(free) => Some(format!(
-                "the disk of the leader, {}, has {} MiB free, and writes need {} MiB: free some space there",
-                self.inner.peers.name(self.inner.id),
-                free >> 20,
-                MIN_FREE_BYTES >> 20
-            )),
-            Err(error) => Some(error.to_string()),
-        }
     }
 
     fn gave_up(&self) -> ProposeError {
@@ -226,7 +212,8 @@ impl Engine {
     /// Writes transactions to the log as its leader, and waits for their outcomes.
     pub(super) async fn apply_as_leader(&self, txns: Vec<Txn>, within: Duration) -> Vec<Proposed> {
         let count = txns.len();
-        if let Some(reason) = self.disk_trouble() {
+        if let Some(trouble) = self.disk_trouble() {
+            let reason = format!("the leader takes no writes: {trouble}");
             return vec![Proposed::Refused { reason }; count];
         }
         let mut proposed = Vec::with_capacity(count);

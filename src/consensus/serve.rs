@@ -33,6 +33,9 @@ impl Engine {
 
     async fn answer(&self, from: DeviceKey, envelope: Envelope) -> Response {
         let raft = &self.inner.raft;
+        if let Some(why) = self.no_room_for(&envelope.request) {
+            return Response::Failed(why);
+        }
         match envelope.request {
             Request::Append(request) => match raft.append_entries(request).await {
                 Ok(response) => {

@@ -27,6 +27,13 @@ pub(super) const MAX_LOG_BYTES: u64 = 64 << 20;
 /// With less free space than this on its disk, a leader takes no more writes.
 pub(super) const MIN_FREE_BYTES: u64 = 16 << 20;
 
+/// With less, a device takes no entries and no snapshots: twice what the log keeps free for the
+/// state, because a message that passed may have as many bytes.
+pub(super) const MIN_FREE_BYTES_TO_FOLLOW: u64 = 8 << 20;
+
+/// With less, a device gives no vote, which must be on the disk before it is given.
+pub(super) const MIN_FREE_BYTES_TO_VOTE: u64 = 256 << 10;
+
 /// The timing of one profile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {

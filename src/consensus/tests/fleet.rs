@@ -134,6 +134,11 @@ impl Fleet {
         self.moved.get(&id).cloned().unwrap_or_else(|| self.folder.join(id.to_string()))
     }
 
+    /// Puts a device that was not started yet into a folder elsewhere.
+    pub(super) fn place(&mut self, id: u64, folder: &Path) {
+        self.moved.insert(id, folder.to_owned());
+    }
+
     pub(super) fn is_running(&self, id: u64) -> bool {
         self.engines.contains_key(&id)
     }
