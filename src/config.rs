@@ -167,6 +167,15 @@ impl Config {
         if self.lost_after_seconds == 0 {
             found.push("lost_after_seconds is 0, but a device needs at least 1 second to answer".into());
         }
+        // Silence is measured by answers to heartbeats: one that is late must not look like a loss.
+        let beats = self.profile.heartbeat().as_secs() * 2;
+        if self.lost_after_seconds > 0 && self.lost_after_seconds < beats {
+            found.push(format!(
+                "lost_after_seconds is {}, but must be at least {beats} with this profile, whose heartbeats are {} seconds apart",
+                self.lost_after_seconds,
+                self.profile.heartbeat().as_secs()
+            ));
+        }
         if self.log_max_bytes < 4096 {
             found.push(format!("log_max_bytes is {}, but a log needs at least 4096", self.log_max_bytes));
         }
@@ -191,6 +200,15 @@ mod tests {
         for part in ["data_dir", "pids_limit", "lost_after_seconds"] {
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_device_is_not_lost_between_two_heartbeats() {
+        let parse = |text| Config::parse(Path::new("agent.toml"), text);
+        let error = parse("profile = \"metered\"\n").unwrap_err().to_string();
+        assert!(error.contains("lost_after_seconds") && error.contains("at least 30"), "{error}");
+        assert!(parse("profile = \"metered\"\nlost_after_seconds = 60\n").is_ok());
+        assert!(parse("profile = \"wan\"\nlost_after_seconds = 1\n").is_ok());
     }
 
     #[test]

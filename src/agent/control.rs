@@ -167,7 +167,7 @@ impl Control {
             return Err(Refusal::new(409, format!("{what}; to do it anyway: kith leave --force")));
         }
         let removed = if members.len() == 1 { Ok(()) } else { self.step_out().await };
-        if let Err(why) = removed
+        if let Err(why) = &removed
             && !ask.force
         {
             return Err(Refusal::new(
@@ -175,9 +175,12 @@ impl Control {
                 format!("the fleet could not be told: {why}; to leave without it: kith leave --force"),
             ));
         }
-        let told = members.len() > 1;
         self.left.try_send(()).map_err(|_| Refusal::new(409, "this device is leaving already"))?;
-        let message = if told { "its pods move to other devices" } else { "the fleet ended with it" };
+        let message = match removed {
+            Ok(()) if members.len() == 1 => "the fleet ended with it",
+            Ok(()) => "its pods move to other devices",
+            Err(_) => "the others were not told, and go on missing it",
+        };
         Ok(LeaveDone { fleet: self.fleet.clone(), message: message.into() })
     }
 

@@ -20,6 +20,9 @@ use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
 /// How often the device looks at itself though nothing was signalled.
 const LOOK_AT_SELF: Duration = Duration::from_mins(1);
 
+/// How long a member that is gone may still take its last answers.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Pause after something could not be written.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -107,13 +110,26 @@ impl Keeper {
     /// The transport trusts the members and nobody else; the enrolment remembers them.
     async fn follow_membership(mut self) {
         let mut members = self.engine.members();
+        let mut belonged = false;
         loop {
             let now = members.borrow_and_update().clone();
-            if !now.is_empty() {
+            // A replica that catches up passes through memberships from before this device joined.
+            // Until it comes to one that lists it, it trusts those who admitted it: the leader may
+            // be younger than what is replayed.
+            if now.contains_key(&self.enrolment.member_id) {
+                belonged = true;
+                let known = self.enrolment.members.clone();
+                if known.keys().any(|id| !now.contains_key(id)) {
+                    // Who leaves of its own accord is waiting for the answer that it is out.
+                    self.trust.replace_members(known.values().chain(now.values()));
+                    tokio::time::sleep(FAREWELL).await;
+                }
                 self.trust.replace_members(now.values());
                 if self.enrolment.members != *now {
                     self.remember(&now);
                 }
+            } else if belonged {
+                tracing::error!("this device was removed from its fleet; kith leave --force forgets the fleet here");
             }
             if members.changed().await.is_err() {
                 return;
@@ -122,10 +138,6 @@ impl Keeper {
     }
 
     fn remember(&mut self, members: &std::collections::BTreeMap<u64, crate::identity::Member>) {
-        if !members.contains_key(&self.enrolment.member_id) {
-            tracing::error!("this device was removed from its fleet; kith leave --force forgets the fleet here");
-            return;
-        }
         // What another task wrote meanwhile (the end of the founding) is kept.
         let stored = Enrolment::load(&self.config.data_dir).ok().flatten();
         let mut enrolment = stored.unwrap_or_else(|| self.enrolment.clone());

@@ -143,7 +143,7 @@ impl Client {
         let failed = |e: hyper::Error| {
             Failure::of(Code::Unreachable, &e)
                 .during(format!("ask the agent at {}", self.socket.display()))
-                .hint("the agent stopped while it was asked: systemctl status kith, then try again")
+                .hint("the agent stopped while it was asked: see its log, start it with kith agent, then try again")
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -207,8 +207,7 @@ impl Client {
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => failure.hint("the socket is for root: sudo kith ..."),
             _ => failure.hint(
-                "is the agent running? systemctl status kith, or kith agent; is this device in no fleet yet? kith init, \
-                 or kith join TOKEN",
+                "is the agent running? kith agent starts it; is this device in no fleet yet? kith init, or kith join TOKEN",
             ),
         }
     }
@@ -272,7 +271,7 @@ impl Stream {
             let frame = frame.map_err(|e| {
                 Failure::of(Code::Unreachable, &e)
                     .during("read on from the agent")
-                    .hint("the agent stopped: systemctl status kith, then try again")
+                    .hint("the agent stopped: see its log, start it with kith agent, then try again")
             })?;
             if let Ok(bytes) = frame.into_data()
                 && !bytes.is_empty()

@@ -88,9 +88,10 @@ impl Failure {
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if let Some((first, rest)) = self.chain.split_first() {
-            _ = writeln!(text, "error: {first}");
+            // Some libraries end their messages with a line break.
+            _ = writeln!(text, "error: {}", first.trim_end());
             for cause in rest {
-                _ = writeln!(text, "  because: {cause}");
+                _ = writeln!(text, "  because: {}", cause.trim_end());
             }
         }
         if let Some(hint) = &self.hint {
@@ -157,6 +158,12 @@ mod tests {
             failure.text(),
             "error: start\n  because: open the store\n  because: disk on fire\nhint: call for help\n"
         );
+    }
+
+    #[test]
+    fn no_empty_line_stands_between_error_and_hint() {
+        let failure = Failure::failed("parse agent.toml\n").hint("look at it");
+        assert_eq!(failure.text(), "error: parse agent.toml\nhint: look at it\n");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &LeaveArgs, session: &Session) -> Result<(), Failu
         Ok(done) => say!("left fleet {}: {}", done.fleet, done.message),
         Err(failure) if args.force && failure.code == Code::Unreachable => forget(session),
         Err(failure) if failure.code == Code::Unreachable => {
-            Err(failure.hint("kith leave --force leaves without telling the fleet; remove the device there too"))
+            Err(failure.hint("kith leave --force leaves without telling the fleet, which goes on missing this device"))
         }
         Err(failure) => Err(failure),
     }

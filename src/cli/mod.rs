@@ -161,7 +161,10 @@ pub fn main() -> ExitCode {
                 &format!("\n{}", paint.yellow("hint:")),
                 1,
             );
-            output::aside(format_args!("{}", text.trim_end()));
+            // What was said already is not followed by an empty line.
+            if !text.is_empty() {
+                output::aside(format_args!("{}", text.trim_end()));
+            }
             failure.code.into()
         }
     }

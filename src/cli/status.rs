@@ -125,7 +125,8 @@ fn role(role: DeviceRole) -> &'static str {
 fn heard(device: &DeviceStatus, status: &FleetStatus) -> String {
     match device.last_heard_ms {
         _ if device.name == status.device => "this device".to_owned(),
-        None => "never".to_owned(),
+        // Only the leader is answered by everyone; the others can not tell.
+        None => "-".to_owned(),
         Some(ms) if ms < OLD_MS => "now".to_owned(),
         Some(ms) => format!("{} ago", span(ms / 1000)),
     }
@@ -184,6 +185,7 @@ What is wrong:
         let status =
             FleetStatus { fleet: "f".into(), device: "d1".into(), knowledge_age_ms: 3_660_000, ..Default::default() };
         let text = render(&status, false, Paint::none());
+        assert!(!text.contains("never"), "{text}");
         assert!(text.contains("as it was 61m ago") && text.contains("none: reads are stale"), "{text}");
         assert!(render(&FleetStatus::default(), false, Paint::none()).contains("kith init"));
     }

@@ -91,7 +91,8 @@ fn stand(view: &View<'_>, draft: &mut Draft, key: &Key, node: &Versioned<Node>, 
         message: if lost {
             format!("Device {} is lost: {message}", key.name)
         } else {
-            format!("Device {} is back", key.name)
+            let word = if stored.is_some() { "back" } else { "ready" };
+            format!("Device {} is {word}", key.name)
         },
         component: COMPONENT,
         host: String::new(),

@@ -183,6 +183,24 @@ fn pods_of_a_lost_device_move_and_surplus_copies_stop_when_it_returns() {
 }
 
 #[test]
+fn a_device_that_joins_under_a_later_leader_catches_up() {
+    let fleet = Fleet::up("t-late", 3);
+    // The founder is not the leader any more: the log begins with memberships without the leader.
+    fleet.dev(&["kill", "d1"]);
+    wait_for("another leader", || {
+        fleet.leader("d2").filter(|leader| leader != "d1" && fleet.status("d2")["quorum"] == true)
+    });
+    let leader = fleet.leader("d2").unwrap();
+    fleet.dev(&["start", "d1"]);
+    wait_for("the founder to follow", || fleet.leader("d1").filter(|seen| *seen == leader));
+    fleet.dev(&["add"]);
+    fleet.wait_same_hash(&["d1", "d2", "d3", "d4"]);
+    // And goes again, knowing that it is out.
+    assert!(fleet.kith("d4", &["leave"]).starts_with("left fleet"));
+    assert_eq!(fleet.status("d1")["devices"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn dev_down_leaves_nothing_behind() {
     let fleet = Fleet::up("t-down", 2);
     fleet.load_hello();

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Page, text};
 use crate::cli::output::Table;
 use crate::cli::target::{name_of, namespace_of};
+use crate::resource::table::pod_status;
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
@@ -257,7 +258,7 @@ fn pod_table(page: &mut Page, pods: &[Value]) {
     }
     let mut table = Table::new(["NAMESPACE", "NAME", "STATUS", "NODE"]);
     for pod in pods {
-        let cells = [text(&pod["status"]["phase"]), text(&pod["spec"]["nodeName"])];
+        let cells = [pod_status(pod), text(&pod["spec"]["nodeName"])];
         table.row([namespace_of(pod).to_owned(), name_of(pod).to_owned()].into_iter().chain(cells));
     }
     page.table("Pods", table);

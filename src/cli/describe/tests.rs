@@ -57,6 +57,18 @@ fn a_deployment_gathers_the_reasons_of_its_pods() {
 }
 
 #[test]
+fn a_pod_that_ends_is_not_called_running() {
+    let pod = json!({
+        "metadata": { "name": "p", "namespace": "default", "deletionTimestamp": "2026-01-31T07:05:00Z" },
+        "spec": { "nodeName": "d1" },
+        "status": { "phase": "Running" },
+    });
+    let related = Related { events: Vec::new(), pods: vec![pod] };
+    let text = describe(&kind::NODE, &json!({ "metadata": { "name": "d1" } }), &related, Timestamp(0));
+    assert!(text.contains("default     p      Terminating   d1"), "{text}");
+}
+
+#[test]
 fn any_other_kind_is_shown_whole() {
     let map = json!({ "metadata": { "name": "c", "namespace": "d" }, "data": { "key": "value" } });
     let text = describe(&kind::CONFIG_MAP, &map, &Related::default(), Timestamp(0));
