@@ -1,1 +1,3 @@
+//! Logs as written by shims, read back through the API.
+
 
