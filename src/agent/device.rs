@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::reports::{Report, Reports};
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageName, ImageStore};
+use crate::images::{ImageName, ImageStore, NamesVersion};
 use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
 use crate::reconciler::{
     Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
@@ -25,8 +25,11 @@ use crate::runtime::Runtime;
 /// The longest time between two looks, whatever is signalled.
 const RESYNC: Duration = Duration::from_mins(1);
 
-/// How often an image that is absent is looked for again.
+/// How often it is seen whether an image that pods wait for has come. One `stat`, nothing is woken.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When an image that could not be used is tried again though no image came: the disk may have been full.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Pause after something could not be read or observed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,6 +66,8 @@ struct Memory {
 struct Prepared {
     state: ImageState,
     layers: Vec<PathBuf>,
+    /// The names that this was read from: under other names it may be another image.
+    names: NamesVersion,
 }
 
 impl Device {
@@ -123,20 +128,26 @@ impl Device {
         prepared: &mpsc::Sender<(String, Prepared)>,
     ) -> Result<Duration, String> {
         let containers = self.runtime.list().await.map_err(|error| error.to_string())?;
+        let names = self.images.names_version();
+        memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
         let observed = Observed { containers, asked: memory.asked.clone() };
         let target = self.target(memory)?;
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
-        for (name, _) in target.images.iter().filter(|(_, state)| **state == ImageState::Absent) {
-            self.prepare(name, memory, prepared, LOOK_AGAIN);
+        for (name, state) in &target.images {
+            match state {
+                ImageState::Absent => self.prepare(name, memory, prepared, Some((names, RESYNC))),
+                ImageState::Failed(_) => self.prepare(name, memory, prepared, Some((names, TRY_AGAIN))),
+                ImageState::Ready { .. } | ImageState::Preparing => {}
+            }
         }
         let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
         for action in decision.actions {
             match action {
                 Action::PrepareImage { image } => {
-                    memory.images.insert(image.clone(), Prepared::preparing());
-                    self.prepare(&image, memory, prepared, Duration::ZERO);
+                    memory.images.insert(image.clone(), Prepared::preparing(names));
+                    self.prepare(&image, memory, prepared, None);
                 }
                 Action::Stop { ref reference, signal: StopSignal::Ask } => {
                     memory.asked.insert(reference.clone(), now);
@@ -184,19 +195,29 @@ impl Device {
         Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
     }
 
-    /// Looks an image up and unpacks it, off the loop.
-    fn prepare(&self, name: &str, memory: &mut Memory, prepared: &mpsc::Sender<(String, Prepared)>, after: Duration) {
+    /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
+    /// these, or after so long.
+    fn prepare(
+        &self,
+        name: &str,
+        memory: &mut Memory,
+        prepared: &mpsc::Sender<(String, Prepared)>,
+        after: Option<(NamesVersion, Duration)>,
+    ) {
         if !memory.looking.insert(name.to_owned()) {
             return;
         }
         let (store, prepared, name) = (self.images.clone(), prepared.clone(), name.to_owned());
         self.tasks.spawn("prepare an image", async move {
-            tokio::time::sleep(after).await;
-            let wanted = name.clone();
-            let found = tokio::task::spawn_blocking(move || Prepared::from_store(&store, &wanted)).await;
-            if let Ok(found) = found {
-                let _ = prepared.send((name, found)).await;
+            let begun = tokio::time::Instant::now();
+            while after.is_some_and(|(known, limit)| store.names_version() == known && begun.elapsed() < limit) {
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
+            let wanted = name.clone();
+            let names = store.names_version();
+            let found = tokio::task::spawn_blocking(move || Prepared::from_store(&store, &wanted)).await;
+            let found = found.unwrap_or_else(|error| Prepared::failed(error.to_string(), names));
+            let _ = prepared.send((name, found)).await;
         });
     }
 
@@ -239,30 +260,25 @@ impl Device {
 }
 
 impl Prepared {
-    fn preparing() -> Self {
-        Self { state: ImageState::Preparing, layers: Vec::new() }
+    fn preparing(names: NamesVersion) -> Self {
+        Self { state: ImageState::Preparing, layers: Vec::new(), names }
     }
 
-    fn absent() -> Self {
-        Self { state: ImageState::Absent, layers: Vec::new() }
+    fn failed(why: String, names: NamesVersion) -> Self {
+        Self { state: ImageState::Failed(why), layers: Vec::new(), names }
     }
 
     fn from_store(store: &ImageStore, name: &str) -> Self {
-        let failed = |reason: String| Self { state: ImageState::Failed(reason), layers: Vec::new() };
-        let parsed = match ImageName::parse(name) {
-            Ok(parsed) => parsed,
-            Err(error) => return failed(error.to_string()),
-        };
-        let image = match store.resolve(&parsed) {
-            Ok(Some(image)) => image,
-            Ok(None) => return Self::absent(),
-            Err(error) => return failed(error.to_string()),
-        };
-        match store.unpack(&image) {
-            Ok(layers) => {
-                Self { state: ImageState::Ready { config: image.config, id: image.digest.to_string() }, layers }
-            }
-            Err(error) => failed(error.to_string()),
+        // Read before the image: names that change meanwhile make this one stale.
+        let names = store.names_version();
+        let found = ImageName::parse(name).and_then(|parsed| store.resolve(&parsed)).and_then(|image| {
+            let Some(image) = image else { return Ok((ImageState::Absent, Vec::new())) };
+            let layers = store.unpack(&image)?;
+            Ok((ImageState::Ready { config: image.config, id: image.digest.to_string() }, layers))
+        });
+        match found {
+            Ok((state, layers)) => Self { state, layers, names },
+            Err(error) => Self::failed(error.to_string(), names),
         }
     }
 }

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub use digest::Digest;
 pub use name::ImageName;
+pub use names::NamesVersion;
 pub use save::Format;
 
 use crate::resource::{ImageConfig, Timestamp};

@@ -30,6 +30,14 @@ pub(super) struct Names {
     pub(super) images: Vec<Named>,
 }
 
+/// Tells one content of the names from another without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamesVersion {
+    inode: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
 /// The store's lock; gone with the handle.
 pub(super) struct StoreLock(#[expect(dead_code, reason = "held, not read")] File);
 
@@ -41,6 +49,16 @@ impl ImageStore {
             Ok(file)
         });
         locked.map(StoreLock).map_err(ImageError::io(format!("lock {}", path.display())))
+    }
+
+    /// Which names are in force: another value after each import, load or removal.
+    pub fn names_version(&self) -> NamesVersion {
+        use std::os::unix::fs::MetadataExt;
+        // Without a file there are no names, which is a version too.
+        fs::metadata(self.dir.join("names.json")).map_or_else(
+            |_| NamesVersion::default(),
+            |found| NamesVersion { inode: found.ino(), seconds: found.mtime(), nanoseconds: found.mtime_nsec() },
+        )
     }
 
     pub(super) fn names(&self) -> Result<Names, ImageError> {

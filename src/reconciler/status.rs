@@ -119,7 +119,11 @@ fn container_status(target: &Target, pod: &Pod, standing: &Standing<'_>) -> Cont
     let name = &standing.container.name;
     let stored = stored(pod, name);
     let image = standing.container.image.clone().unwrap_or_default();
+    let container = standing.newest.as_ref().map(container_id);
+    // A container keeps the image that it was started from, whatever its name means by now.
+    let told = stored.filter(|stored| !stored.image_id.is_empty() && stored.container_id == container);
     let image_id = match target.images.get(&image) {
+        _ if told.is_some() => told.map(|told| told.image_id.clone()).unwrap_or_default(),
         Some(ImageState::Ready { id, .. }) => id.clone(),
         _ => stored.map(|stored| stored.image_id.clone()).unwrap_or_default(),
     };
@@ -148,7 +152,7 @@ fn container_status(target: &Target, pod: &Pod, standing: &Standing<'_>) -> Cont
         name: name.clone(),
         image,
         image_id,
-        container_id: standing.newest.as_ref().map(container_id).or_else(|| stored?.container_id.clone()),
+        container_id: container.or_else(|| stored?.container_id.clone()),
         ready: running,
         started: Some(running),
         restart_count: i32::try_from(restarts).unwrap_or(i32::MAX),
