@@ -10,7 +10,7 @@ use super::{Session, wait};
 use crate::config::Config;
 
 /// What the agent logs unless `KITH_LOG` says otherwise.
-const LOG: &str = "info,openraft=warn,quinn=warn,rustls=warn";
+const LOG: &str = "info,openraft=error,quinn=warn,rustls=warn";
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]

@@ -1,3 +1,1 @@
 //! Logs as written by shims, read back through the API.
-
-
