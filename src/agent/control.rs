@@ -60,7 +60,8 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) async fn status(&self) -> Result<crate::api::fleet::FleetStatus, Refusal> {
         let quorum = self.engine.barrier().await == Freshness::Current;
-        fleet_status(&self.engine, &self.fleet, &self.name, quorum).map_err(|error| Refusal::new(500, error))
+        fleet_status(&self.engine, &self.fleet, &self.name, quorum, self.settings.lost_after)
+            .map_err(|error| Refusal::new(500, error))
     }
 
     pub(crate) async fn create_token(&self, ask: &TokenAsk, user: &str) -> Result<TokenMade, Refusal> {
@@ -162,11 +163,14 @@ impl Control {
 
     pub(crate) async fn leave(&self, ask: &LeaveAsk) -> Result<LeaveDone, Refusal> {
         let members = self.engine.members().borrow().clone();
+        if !ask.device.is_empty() && ask.device != self.name {
+            return self.remove(&ask.device, ask.force).await;
+        }
         if members.len() == 1 && !ask.force {
             let what = "this is the only device of the fleet: leaving ends the fleet and loses its state";
             return Err(Refusal::new(409, format!("{what}; to do it anyway: kith leave --force")));
         }
-        let removed = if members.len() == 1 { Ok(()) } else { self.step_out().await };
+        let removed = if members.len() == 1 { Ok(()) } else { self.take_off(self.signer.member_id, &self.name).await };
         if let Err(why) = &removed
             && !ask.force
         {
@@ -184,12 +188,30 @@ impl Control {
         Ok(LeaveDone { fleet: self.fleet.clone(), message: message.into() })
     }
 
-    /// Out of the vote, out of the membership, and its node out of the store.
-    async fn step_out(&self) -> Result<(), String> {
-        let key = Key::new("Node", "", &self.name);
+    /// Takes another device off the fleet's list: its key is trusted no more, its pods start elsewhere.
+    async fn remove(&self, device: &str, force: bool) -> Result<LeaveDone, Refusal> {
+        let members = self.engine.members().borrow().clone();
+        let id = members.iter().find(|(_, member)| member.name == device).map(|(id, _)| *id);
+        let id = id.ok_or_else(|| Refusal::new(404, format!("this fleet has no device {device}; see: kith status")))?;
+        let seen = self.status().await?.devices.into_iter().find(|found| found.name == device);
+        if seen.is_some_and(|found| found.ready) && !force {
+            let what = format!("{device} is ready: it is not gone. On it: kith leave");
+            return Err(Refusal::new(
+                409,
+                format!("{what}; to remove it all the same: kith leave --device {device} --force"),
+            ));
+        }
+        self.take_off(id, device).await.map_err(|why| Refusal::new(503, why))?;
+        let message = format!("{device} is no member any more, and its key is not trusted; its pods start elsewhere");
+        Ok(LeaveDone { fleet: self.fleet.clone(), message })
+    }
+
+    /// A device out of the vote, out of the membership, and its node out of the store.
+    async fn take_off(&self, id: u64, name: &str) -> Result<(), String> {
+        let key = Key::new("Node", "", name);
         let batch = Batch { checks: Vec::new(), writes: vec![Write::Delete { key }] };
         self.engine.propose(batch).await.map_err(|error| error.to_string())?;
-        tokio::time::timeout(DRAIN_WITHIN, self.engine.remove_member(self.signer.member_id))
+        tokio::time::timeout(DRAIN_WITHIN, self.engine.remove_member(id))
             .await
             .map_err(|_| format!("the membership did not change within {DRAIN_WITHIN:?}"))?
             .map_err(|error| error.to_string())

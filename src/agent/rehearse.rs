@@ -57,13 +57,27 @@ pub(crate) fn answer(revision: u64, forecast: &Forecast) -> PlanAnswer {
         name: key.name.clone(),
         why,
     };
-    let place = |key: &Key| {
+    let why = |key: &Key| {
         let bound = forecast.bound.iter().find(|binding| binding.pod == *key);
-        bound.map_or_else(String::new, |binding| format!("runs on {}", binding.node))
+        let said = forecast.steps.iter().find_map(|step| step.strip_prefix(&format!("{key}: ")));
+        bound.map_or_else(|| said.unwrap_or_default().to_owned(), |binding| format!("runs on {}", binding.node))
     };
-    let created = forecast.created.iter().map(|key| write("create", key, place(key)));
-    let changed = forecast.changed.iter().map(|key| write("update", key, place(key)));
-    let deleted = forecast.deleted.iter().map(|key| write("delete", key, String::new()));
+    // Owners before what they own.
+    let in_order = |keys: &[Key]| {
+        let mut keys = keys.to_vec();
+        keys.sort_by_key(|key| match key.kind.as_str() {
+            "Pod" => 2,
+            "apps/ReplicaSet" => 1,
+            _ => 0,
+        });
+        keys
+    };
+    let written = |verb: &'static str, keys: &[Key]| -> Vec<PlannedWrite> {
+        in_order(keys).iter().map(|key| write(verb, key, why(key))).collect()
+    };
+    let created = written("create", &forecast.created).into_iter();
+    let changed = written("update", &forecast.changed).into_iter();
+    let deleted = written("delete", &forecast.deleted).into_iter();
     let reasons = forecast
         .report
         .iter()

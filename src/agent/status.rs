@@ -1,6 +1,7 @@
 //! `kith status`: the fleet as this device sees it, and what is wrong with it. It only looks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -8,8 +9,17 @@ use crate::api::fleet::{DeviceRole, DeviceStatus, FleetStatus, Problem};
 use crate::consensus::{Engine, Replica};
 use crate::resource::meta;
 
+/// A device is worth a word once it has been silent for this part of the time after which it is lost.
+const WORRY: u32 = 4;
+
 /// The fleet at a glance.
-pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str, quorum: bool) -> Result<FleetStatus, String> {
+pub(crate) fn fleet_status(
+    engine: &Engine,
+    fleet: &str,
+    device: &str,
+    quorum: bool,
+    lost_after: Duration,
+) -> Result<FleetStatus, String> {
     let status = engine.status();
     let members = engine.members().borrow().clone();
     let name_of = |id: u64| members.get(&id).map_or_else(|| format!("member {id}"), |member| member.name.clone());
@@ -56,7 +66,7 @@ pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str, quorum: b
     let hash = engine.state_hash().map_err(|error| error.to_string())?;
     fleet.revision = hash.revision;
     fleet.state_hash = hash.to_string();
-    fleet.problems = problems(&fleet);
+    fleet.problems = problems(&fleet, lost_after);
     if let Some(what) = engine.disk_trouble() {
         let todo = format!("delete files on {device}, or remove images that are not needed: kith image rm");
         fleet.problems.push(Problem { what, todo });
@@ -64,7 +74,7 @@ pub(crate) fn fleet_status(engine: &Engine, fleet: &str, device: &str, quorum: b
     Ok(fleet)
 }
 
-fn millis(span: std::time::Duration) -> u64 {
+fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -79,7 +89,7 @@ fn why_voters(members: usize, voters: usize) -> String {
     }
 }
 
-fn problems(fleet: &FleetStatus) -> Vec<Problem> {
+fn problems(fleet: &FleetStatus, lost_after: Duration) -> Vec<Problem> {
     let mut found = Vec::new();
     if !fleet.quorum {
         found.push(Problem {
@@ -87,11 +97,22 @@ fn problems(fleet: &FleetStatus) -> Vec<Problem> {
             todo: format!("bring back a majority of the voters: {}", fleet.voters.join(", ")),
         });
     }
-    for device in fleet.devices.iter().filter(|device| fleet.quorum && !device.ready) {
-        found.push(Problem {
-            what: format!("{} is not ready", device.name),
-            todo: format!("kith describe node {}; is it switched on and reachable?", device.name),
-        });
+    for device in fleet.devices.iter().filter(|_| fleet.quorum) {
+        let silent = Duration::from_millis(device.last_heard_ms.unwrap_or(0));
+        if !device.ready {
+            found.push(Problem {
+                what: format!("{} is not ready", device.name),
+                todo: format!("kith describe node {}; is it switched on and reachable?", device.name),
+            });
+        } else if silent > lost_after / WORRY {
+            found.push(Problem {
+                what: format!("{} has been silent for {} s", device.name, silent.as_secs()),
+                todo: format!(
+                    "nothing yet: after {} s it counts as lost, and its pods start elsewhere",
+                    lost_after.as_secs()
+                ),
+            });
+        }
     }
     found
 }

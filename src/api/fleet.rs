@@ -155,9 +155,13 @@ pub struct TokenSummary {
     pub used_by: Vec<String>,
 }
 
-/// Asks that this device leaves its fleet.
+/// Asks that a device leaves its fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaveAsk {
+    /// Another device, which is gone for good: the fleet takes it off its list. Empty means the
+    /// device that is asked.
+    #[serde(default)]
+    pub device: String,
     /// Leave although the fleet can not be told, or loses its quorum by it.
     pub force: bool,
 }

@@ -1,4 +1,4 @@
-//! `kith leave`: this device is no longer of its fleet.
+//! `kith leave`: this device, or one that is gone for good, is no longer of its fleet.
 
 use clap::Args;
 
@@ -13,11 +13,17 @@ pub(crate) struct LeaveArgs {
     /// Leave although the fleet can not be told, or no agent runs here
     #[arg(long)]
     force: bool,
+    /// Another device, which is gone for good: take it off the fleet's list and trust its key no more
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
 }
 
 pub(crate) async fn run(args: &LeaveArgs, session: &Session) -> Result<(), Failure> {
-    let asked: Result<LeaveDone, _> = session.client()?.post(fleet::LEAVE, &LeaveAsk { force: args.force }).await;
+    let ask = LeaveAsk { device: args.device.clone().unwrap_or_default(), force: args.force };
+    let asked: Result<LeaveDone, _> = session.client()?.post(fleet::LEAVE, &ask).await;
     match asked {
+        Ok(done) if args.device.is_some() => say!("{}", done.message),
+        Err(failure) if args.device.is_some() => Err(failure),
         Ok(done) => say!("left fleet {}: {}", done.fleet, done.message),
         Err(failure) if args.force && failure.code == Code::Unreachable => forget(session),
         Err(failure) if failure.code == Code::Unreachable => {

@@ -220,3 +220,28 @@ fn dev_down_leaves_nothing_behind() {
     let programs = std::fs::read_dir("/proc").unwrap().flatten().filter(of_the_fleet).count();
     assert_eq!(programs, 0, "a program of the fleet still runs");
 }
+
+#[test]
+fn a_device_that_is_gone_for_good_is_taken_off_the_list() {
+    let fleet = Fleet::up("t-gone", 3);
+    let leader = fleet.leader("d1").unwrap();
+    let lost = ["d1", "d2", "d3"].into_iter().find(|d| *d != leader).unwrap();
+    let refused = fleet.try_kith(&leader, &["leave", "--device", lost]);
+    assert_eq!(refused.status.code(), Some(3), "a device that is ready was removed");
+    fleet.dev(&["kill", "--power", lost]);
+    wait_for("the device to be lost", || {
+        let node = fleet.get(&leader, &format!("/api/v1/nodes/{lost}"));
+        (!crate::harness::is_ready(&node)).then_some(())
+    });
+    fleet.kith(&leader, &["leave", "--device", lost]);
+    wait_for("two members and two nodes", || {
+        let devices = fleet.status(&leader)["devices"].as_array()?.len();
+        let nodes = fleet.get(&leader, "/api/v1/nodes")["items"].as_array()?.len();
+        (devices == 2 && nodes == 2).then_some(())
+    });
+    create_until_acknowledged(&fleet, &leader, "after");
+    // It comes back, and is a stranger.
+    fleet.dev(&["start", lost]);
+    let write = fleet.request(lost, "POST", CONFIGMAPS, Some(&configmap("stranger")));
+    assert!(write.is_ok_and(|answer| answer.status == 503), "a removed device can write");
+}
