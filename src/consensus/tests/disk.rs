@@ -13,7 +13,8 @@ async fn a_follower_without_room_falls_behind_and_catches_up_by_itself() {
     fleet.join().await;
     let three = fleet.join().await;
     fleet.voters(&[1, 2, 3]).await;
-    let one = if one.leadership().borrow().is_leader { one } else { fleet.engine(fleet.leader_among(&[1, 2, 3]).await) };
+    let one =
+        if one.leadership().borrow().is_leader { one } else { fleet.engine(fleet.leader_among(&[1, 2, 3]).await) };
     assert!(one.member_id() != 3, "the first device leads until something happens");
     one.propose(put("a", "1")).await.unwrap();
     fleet.same_state(&[1, 2, 3], Duration::from_secs(10)).await;
