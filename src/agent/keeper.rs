@@ -20,6 +20,9 @@ use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
 /// How often the device looks at itself though nothing was signalled.
 const LOOK_AT_SELF: Duration = Duration::from_mins(1);
 
+/// How long a device that left still reaches the others: the answer that it may go has to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Pause after something could not be written.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -107,17 +110,28 @@ impl Keeper {
     /// The transport trusts the members and nobody else; the enrolment remembers them.
     async fn follow_membership(mut self) {
         let mut members = self.engine.members();
+        let mut trusted = self.enrolment.members.clone();
         loop {
             let now = members.borrow_and_update().clone();
+            let leaving: Vec<_> =
+                trusted.iter().filter(|(id, _)| !now.contains_key(id)).map(|(_, m)| m.clone()).collect();
             if !now.is_empty() {
-                self.trust.replace_members(now.values());
+                self.trust.replace_members(leaving.iter().chain(now.values()));
                 if self.enrolment.members != *now {
                     self.remember(&now);
                 }
             }
-            if members.changed().await.is_err() {
-                return;
+            let quiet = if now.is_empty() || leaving.is_empty() { None } else { Some(LAST_WORDS) };
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                changed = members.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(quiet.unwrap_or_default()), if quiet.is_some() => {
+                    self.trust.replace_members(now.values());
+                    trusted.clone_from(&now);
+                    continue;
+                }
             }
+            trusted.extend(now.iter().map(|(id, member)| (*id, member.clone())));
         }
     }
 
