@@ -157,10 +157,12 @@ impl Device {
             }
         }
         let images = &memory.images;
-        futures_util::stream::iter(by_pod.into_values())
-            .for_each_concurrent(PODS_AT_ONCE, |actions| self.execute(actions, images))
+        let next_look = futures_util::stream::iter(by_pod.into_values())
+            .map(|actions| self.execute(actions, images))
+            .buffer_unordered(PODS_AT_ONCE)
+            .fold(RESYNC, |soonest, look| async move { soonest.min(look) })
             .await;
-        Ok(decision.wake_at.map_or(RESYNC, |at| at.since(now).min(RESYNC)))
+        Ok(decision.wake_at.map_or(next_look, |at| at.since(now).min(next_look)))
     }
 
     /// What should run here, from the local replica.
@@ -221,31 +223,44 @@ impl Device {
         });
     }
 
-    /// Executes the actions of one pod in order.
-    async fn execute(&self, actions: Vec<Action>, images: &BTreeMap<String, Prepared>) {
+    /// Executes the actions of one pod in order. Returns when to look at what came of it: nobody
+    /// signals a removal, which may be the last thing that a pod waits for, nor what did not work.
+    async fn execute(&self, actions: Vec<Action>, images: &BTreeMap<String, Prepared>) -> Duration {
+        let mut next_look = RESYNC;
         for action in actions {
-            let done = match action {
-                Action::Start(spec) => self.start(*spec, images).await,
-                Action::Stop { reference, signal } => self.runtime.stop(&reference, signal).await,
-                Action::Remove(reference) => self.runtime.remove(&reference).await,
+            let (done, look) = match action {
+                // A start that failed is observed as an exit, or decided again in its own time.
+                Action::Start(spec) => (self.start(*spec, images).await, None),
+                Action::Stop { reference, signal } => {
+                    let done = self.runtime.stop(&reference, signal).await;
+                    let again = done.is_err().then_some(PAUSE);
+                    (done, again)
+                }
+                Action::Remove(reference) => {
+                    let done = self.runtime.remove(&reference).await;
+                    let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
+                    (done, Some(again))
+                }
                 Action::Report { pod, revision, object } => {
                     self.reports.report(pod, Report::Status { revision, object });
-                    Ok(())
+                    (Ok(()), None)
                 }
                 Action::DeletePod { pod, revision } => {
                     self.reports.report(pod, Report::Gone { revision });
-                    Ok(())
+                    (Ok(()), None)
                 }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
-                    Ok(())
+                    (Ok(()), None)
                 }
-                Action::PrepareImage { .. } => Ok(()),
+                Action::PrepareImage { .. } => (Ok(()), None),
             };
+            next_look = next_look.min(look.unwrap_or(RESYNC));
             if let Err(error) = done {
                 tracing::warn!(%error, "an action failed; it is decided again");
             }
         }
+        next_look
     }
 
     async fn start(

@@ -55,6 +55,10 @@ impl Engine {
 
     /// How long ago a quorum answered this leader; `None` for one that votes alone and asks nobody.
     pub(super) fn quorum_silence(&self) -> Option<Duration> {
+        // One that votes alone is its own quorum, and openraft notes its own answers only when it writes.
+        if self.inner.raft.metrics().borrow_watched().membership_config.voter_ids().eq([self.inner.id]) {
+            return Some(Duration::ZERO);
+        }
         let metrics = self.inner.raft.data_metrics();
         if self.inner.raft.server_metrics().borrow_watched().membership_config.voter_ids().count() < 2 {
             return None;

@@ -377,3 +377,15 @@ async fn a_single_device_leads_at_once_after_a_restart() {
     assert_eq!((&status["leader"], &status["revision"]), (&1.into(), &2.into()), "{status}");
     fleet.stop_all().await;
 }
+
+#[tokio::test]
+async fn a_device_that_votes_alone_is_its_own_quorum_however_long_nothing_is_written() {
+    let mut fleet = Fleet::new();
+    let one = fleet.bootstrap().await;
+    one.propose(put("a", "1")).await.unwrap();
+    // Nothing happens, which no event tells: longer than it takes to give up on silent voters.
+    tokio::time::sleep(one.inner.timing.given_up_after() * 2).await;
+    assert_eq!(one.barrier().await, Freshness::Current);
+    one.propose(put("b", "1")).await.unwrap();
+    fleet.stop_all().await;
+}

@@ -45,7 +45,7 @@ const ID_LEN: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address can not be listened on.
-    #[error("listen for other devices on {address} (UDP)")]
+    #[error("listen for other devices on {address} (UDP, peer_listen in agent.toml)")]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -10,3 +10,5 @@
 mod clients;
 mod faults;
 mod harness;
+mod limits;
+mod pods;
