@@ -28,8 +28,7 @@ pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings) 
             return;
         }
         tracing::info!("this device leads the fleet");
-        let term =
-            Term { engine: engine.clone(), clock: clock.clone(), settings, since: Instant::now() };
+        let term = Term { engine: engine.clone(), clock: clock.clone(), settings, since: Instant::now() };
         // Cancel-safe: a term holds nothing that is not in the store.
         tokio::select! {
             () = term.run() => {}

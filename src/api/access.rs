@@ -42,7 +42,11 @@ pub(super) fn check(user: &User, method: &Method, route: &Route) -> Result<(), F
         // Devices carry their own writes to the leader by another way; here they only pass on
         // what somebody asked of them and only this device has.
         let log = matches!(route, Route::Objects(target) if target.subresource == "log");
-        return if log && reads { Ok(()) } else { Err(refused(user, method, route, "a device may only read logs here")) };
+        return if log && reads {
+            Ok(())
+        } else {
+            Err(refused(user, method, route, "a device may only read logs here"))
+        };
     }
     match route {
         Route::Extra => Ok(()),
@@ -69,8 +73,10 @@ fn refused(user: &User, method: &Method, route: &Route, why: &str) -> Failure {
         _ if object.is_empty() => "list",
         _ => "get",
     };
-    let resource = if subresource.is_empty() { kind.plural.to_owned() } else { format!("{}/{subresource}", kind.plural) };
-    let place = if namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {namespace:?}") };
+    let resource =
+        if subresource.is_empty() { kind.plural.to_owned() } else { format!("{}/{subresource}", kind.plural) };
+    let place =
+        if namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {namespace:?}") };
     let group = kind.group;
     let what = format!("User {name:?} cannot {verb} resource {resource:?} in API group {group:?} {place}: {why}");
     Failure::forbidden(kind, object, &what)
@@ -123,7 +129,8 @@ mod tests {
         let device = User::device("lamp");
         assert_eq!(code(&device, &Method::GET, "/api/v1/namespaces/a/pods/b/log"), 200);
         assert_eq!(code(&device, &Method::GET, "/version"), 200);
-        for path in [PODS, "/api/v1/namespaces/a/configmaps/b", "/kith/v1/status", "/kith/v1/kubeconfig", "/openapi/v2"] {
+        for path in [PODS, "/api/v1/namespaces/a/configmaps/b", "/kith/v1/status", "/kith/v1/kubeconfig", "/openapi/v2"]
+        {
             assert_eq!(code(&device, &Method::GET, path), 403, "{path}");
             assert_eq!(code(&device, &Method::POST, path), 403, "{path}");
         }

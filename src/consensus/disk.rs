@@ -40,9 +40,10 @@ impl Engine {
         };
         let trouble = self.short_of(needed);
         if needed == MIN_FREE_BYTES_TO_FOLLOW && self.inner.disk_note.turns(trouble.is_some()) {
-            match &trouble {
-                Some(why) => tracing::error!(why, "this device falls behind its fleet"),
-                None => tracing::info!("the disk has room again: this device follows its fleet"),
+            if let Some(why) = &trouble {
+                tracing::error!(why, "this device falls behind its fleet");
+            } else {
+                tracing::info!("the disk has room again: this device follows its fleet");
             }
         }
         trouble
