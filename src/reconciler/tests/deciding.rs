@@ -181,3 +181,16 @@ fn a_node_that_was_lost_and_is_back_says_ready_again() {
     }
     assert_eq!(bench.words(), ["report web-1 at 7"]);
 }
+
+#[test]
+fn a_container_keeps_the_image_that_it_was_started_from() {
+    let mut bench = Bench::with(&json!({}));
+    bench.running(0);
+    assert_eq!(bench.web().image_id, "sha256:aa");
+    let other = ImageState::Ready { config: ImageConfig::default(), id: "sha256:bb".into() };
+    bench.target.images.insert("web:1".into(), other);
+    assert_eq!(bench.words(), Vec::<String>::new(), "nothing changed for what runs");
+    bench.observed.containers.clear();
+    bench.running(1);
+    assert_eq!(bench.web().image_id, "sha256:bb");
+}
