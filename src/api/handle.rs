@@ -15,6 +15,9 @@ use super::{Api, ExtraRequest, User, access, discovery, openapi};
 
 /// The most bytes of a request's body: 3 MiB.
 pub(super) const BODY_LIMIT: usize = 3 << 20;
+
+/// The most bytes of a refused body that are read so that its sender hears the refusal.
+const DISCARD_LIMIT: usize = 32 << 20;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -102,19 +105,30 @@ impl Api {
     }
 }
 
+/// Reads what is left of a refused body, up to a limit: a client that is still sending would lose
+/// the answer with its connection.
+async fn discard<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B) {
+    let mut left = DISCARD_LIMIT;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
+}
+
 async fn read_body<B>(request: Request<B>, user: User) -> Result<Ask, Failure>
 where
     B: hyper::body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    if body.size_hint().lower() > BODY_LIMIT as u64 {
-        return Err(Failure::too_large(BODY_LIMIT));
-    }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect());
+    let mut body = Box::pin(body);
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, BODY_LIMIT).collect());
     let body = match collected.await {
         Ok(Ok(whole)) => whole.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Failure::too_large(BODY_LIMIT)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let _ = tokio::time::timeout(BODY_TIMEOUT, discard(body)).await;
+            return Err(Failure::too_large(BODY_LIMIT));
+        }
         Ok(Err(error)) => return Err(Failure::bad_request(format!("the body of the request ended early: {error}"))),
         Err(_) => return Err(Failure::new(408, "Timeout", "the body of the request did not come in time")),
     };

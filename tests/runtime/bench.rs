@@ -242,9 +242,18 @@ pub(crate) fn shims_of(folder: &Path) -> Vec<i32> {
 
 /// Memory of a process that is its own: heap and stack.
 pub(crate) fn heap_kib(pid: i32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let mut own = false;
+    let mut sum = 0;
+    for line in fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // `from-to rights offset device inode [name]` opens a mapping; nameless ones are allocated.
+        if words[0].contains('-') {
+            own = words.len() == 5 || words[5] == "[heap]";
+        } else if own && words[0] == "Anonymous:" {
+            sum += words[1].parse::<u64>().unwrap();
+        }
+    }
+    sum
 }
 
 /// A layer with busybox and a page to serve.
