@@ -8,7 +8,7 @@ use super::route::Target;
 use crate::resource::fields::{self, Verdict};
 use crate::resource::kind::Kind;
 use crate::resource::validate::{self, FieldError};
-use crate::resource::{Timestamp, defaults, meta, names};
+use crate::resource::{Timestamp, defaults, footprint, meta, names};
 
 /// What happens to a field that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,9 @@ pub(super) fn create(
     set_status(&mut object, first_status(kind));
     defaults::apply(kind, &mut object);
     if kind.kind == "Pod" {
-        let class = defaults::qos_class(&object["spec"]);
-        object["status"]["qosClass"] = json!(class);
+        // A spec that does not parse is refused below, with its field named.
+        let class = serde_json::from_value(object["spec"].clone()).map(|spec| footprint::qos_class(&spec));
+        object["status"]["qosClass"] = class.map_or(Value::Null, |class| json!(class));
     }
     errors.extend(validate::object(kind, &object));
     finish(kind, object, &errors)

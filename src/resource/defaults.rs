@@ -128,23 +128,6 @@ fn child_of<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Option<&'a mu
     parent.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
 }
 
-/// The quality-of-service class that follows from a pod's requests and limits.
-pub fn qos_class(spec: &Value) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    for container in meta::list_at(spec, "containers") {
-        for resource in ["cpu", "memory"] {
-            let amount = |side: &str| meta::at(container, &format!("resources.{side}.{resource}"));
-            any |= amount("limits").is_some() || amount("requests").is_some();
-            guaranteed &= amount("limits").is_some() && amount("limits") == amount("requests");
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::kind;
@@ -172,14 +155,5 @@ mod tests {
         let once = object.clone();
         apply(&kind::DEPLOYMENT, &mut object);
         assert_eq!(object, once);
-    }
-
-    #[test]
-    fn quality_of_service() {
-        let spec = |resources: Value| json!({"containers": [{"resources": resources}]});
-        assert_eq!(qos_class(&spec(json!({}))), "BestEffort");
-        assert_eq!(qos_class(&spec(json!({"requests": {"cpu": "1"}}))), "Burstable");
-        let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(qos_class(&spec(json!({"requests": both, "limits": both}))), "Guaranteed");
     }
 }

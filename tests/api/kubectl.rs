@@ -1,4 +1,5 @@
-//! The real kubectl: the one in the path, and others named in `KITH_KUBECTL`, separated by colons.
+//! The real kubectl, of two releases that `scripts/kubectl.sh` unpacks, and of others that
+//! `KITH_KUBECTL` names, separated by colons.
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -20,10 +21,12 @@ impl<'a> Kubectl<'a> {
         let named = std::env::var("KITH_KUBECTL").unwrap_or_default();
         let others = named.split(':').filter(|program| !program.is_empty()).map(str::to_owned);
         let home = || tempfile::tempdir().unwrap();
-        std::iter::once("kubectl".to_owned())
-            .chain(others)
-            .map(|program| Self { program, device, home: home() })
-            .collect()
+        let unpacked = ["1.20", "1.32"].map(|release| {
+            let program = format!("{}/target/tools/kubectl-{release}", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::path::Path::new(&program).exists(), "{program} is missing: run scripts/kubectl.sh");
+            program
+        });
+        unpacked.into_iter().chain(others).map(|program| Self { program, device, home: home() }).collect()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
