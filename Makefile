@@ -25,7 +25,7 @@ check: tools-build
 	cargo clippy --locked --all-targets -- -D warnings
 
 bench: build tools-bench
-	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked
+	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench fleet
 
 tools-build:
 	@scripts/install.sh gcc:build-essential
