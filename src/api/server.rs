@@ -20,9 +20,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{Api, User};
 
 /// The most connections at a time.
-pub(super) const CONNECTIONS_LIMIT: usize = 256;
+pub(super) const CONNECTIONS_LIMIT: usize = 512;
 /// The most of them over TLS: strangers can not take the places of root and of other devices.
-const TLS_CONNECTIONS_LIMIT: usize = 128;
+const TLS_CONNECTIONS_LIMIT: usize = 384;
 /// The most bytes of a request's head.
 const HEAD_LIMIT: usize = 64 << 10;
 /// The most headers of a request.
