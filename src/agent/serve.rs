@@ -137,8 +137,15 @@ pub(crate) fn notify_ready(status: &str) {
 pub(crate) fn forget_fleet(config: &Config, runtime: Shims) -> Result<(), AgentError> {
     drop(runtime);
     crate::runtime::kill_everything(&config.cgroup)?;
-    Enrolment::remove(&config.data_dir)?;
-    for name in ["log", "state.redb", "snapshots", "identity", "scratch"] {
+    // The keys and the enrolment go last and at once, by a rename: as long as they are there, this
+    // device is not free for another fleet, and once they are gone nothing of the old one is left.
+    let identity = config.data_dir.join("identity");
+    let leaving = config.data_dir.join("identity.leaving");
+    for name in ["log", "state.redb", "snapshot", "scratch", "identity.leaving"] {
+        if name == "identity.leaving" {
+            let _left_by_an_earlier_try = std::fs::remove_dir_all(&leaving);
+            std::fs::rename(&identity, &leaving).map_err(file(format!("set {} aside", identity.display())))?;
+        }
         let path = config.data_dir.join(name);
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match removed {

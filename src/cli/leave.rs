@@ -1,12 +1,21 @@
 //! `kith leave`: this device, or one that is gone for good, is no longer of its fleet.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 
 use super::Session;
 use super::failure::{Code, Failure};
 use super::output::{note, say};
 use crate::api::fleet::{self, LeaveAsk, LeaveDone};
+use crate::config::Config;
 use crate::identity::Enrolment;
+
+/// How long the agent may take to end its containers and forget the fleet.
+const FORGET_WITHIN: Duration = Duration::from_secs(30);
+
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Args)]
 pub(crate) struct LeaveArgs {
@@ -24,13 +33,33 @@ pub(crate) async fn run(args: &LeaveArgs, session: &Session) -> Result<(), Failu
     match asked {
         Ok(done) if args.device.is_some() => say!("{}", done.message),
         Err(failure) if args.device.is_some() => Err(failure),
-        Ok(done) => say!("left fleet {}: {}", done.fleet, done.message),
+        Ok(done) => {
+            wait_until_forgotten(&session.config()?).await?;
+            say!("left fleet {}: {}", done.fleet, done.message)
+        }
         Err(failure) if args.force && failure.code == Code::Unreachable => forget(session),
         Err(failure) if failure.code == Code::Unreachable => {
             Err(failure.hint("kith leave --force leaves without telling the fleet, which goes on missing this device"))
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// The agent answers before it ends its containers and forgets the fleet; only then is this device
+/// free for another one.
+async fn wait_until_forgotten(config: &Config) -> Result<(), Failure> {
+    let asked = Instant::now();
+    while Enrolment::load(&config.data_dir)?.is_some() {
+        if asked.elapsed() > FORGET_WITHIN {
+            let failure =
+                Failure::failed("the fleet let this device go, but its agent has not forgotten the fleet yet");
+            return Err(
+                failure.hint("the agent's log says what holds it; kith leave --force forgets the fleet without it")
+            );
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// Without an agent: the device forgets its fleet, and the fleet does not know.
