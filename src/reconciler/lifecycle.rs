@@ -82,7 +82,7 @@ impl<'a> Case<'a> {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
-    /// Starts what should run, and reports when that changes nothing more for now.
+    /// Starts what should run, and reports when nothing more is to be started.
     fn run(&self, decision: &mut Decision) {
         let Some(spec) = &self.pod.pod.spec else { return };
         let before = decision.actions.len();
