@@ -7,8 +7,11 @@ SHELL := /bin/bash
 KITH := target/release/kith
 # Only the binary itself is linked statically; build scripts and procedural macros are not.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
+# Chance inside of tokio follows from the seed only with this setting.
+SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
+	--features seeded-bugs --test simulation --no-capture
 
-.PHONY: build demo test check bench tools-build tools-test tools-bench install clean
+.PHONY: build demo test simulation soak check fuzz bench bench-traffic tools-build tools-test tools-bench install clean
 
 build: tools-build
 	cargo rustc --release --locked --bin kith -- $(STATIC)
@@ -17,21 +20,41 @@ demo: build
 	@scripts/install.sh busybox-static curl
 	@KITH=$(KITH) scripts/demo.sh
 
-test: tools-test
+test: tools-test simulation
 	cargo nextest run --locked
+
+# Fleets on simulated time; KITH_SEED=7 make simulation replays one run.
+simulation: tools-test
+	$(SIMULATION) $(if $(KITH_SEED),fleets_lose_nothing_and_heal)
+
+# The same until stopped, or for SOAK_HOURS; the totals go into docs/reliability.md.
+soak: tools-test
+	RUSTFLAGS="--cfg tokio_unstable" cargo test --locked --profile simulation --features seeded-bugs \
+		--test simulation -- --ignored --nocapture the_night
 
 check: tools-build
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --features seeded-bugs --lib --test simulation -- -D warnings
 
 bench: build tools-bench
-	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench fleet
+	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench fleet --bench scale
+
+# Every decoder of bytes from outside: FUZZ_SECONDS=60 for each, two at once.
+fuzz: tools-build
+	@scripts/install.sh g++:build-essential
+	scripts/fuzz.sh
+
+# Bytes over each link and to each disk of an idle fleet, in every profile: a quarter of an hour.
+bench-traffic: build
+	@scripts/install.sh mkfs.ext4:e2fsprogs nft:nftables
+	KITH=$(CURDIR)/$(KITH) cargo bench --locked --bench fleet -- traffic
 
 tools-build:
 	@scripts/install.sh gcc:build-essential
 
 tools-test: tools-build
-	@scripts/install.sh busybox-static curl skopeo
+	@scripts/install.sh busybox-static curl skopeo nft:nftables mkfs.ext4:e2fsprogs
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
 

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
+const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
+
 /// The settings of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +35,9 @@ pub struct Config {
     pub cgroup: String,
     /// Timing of heartbeats and elections.
     pub profile: Profile,
+    /// Devices beside the voters that follow the leader closely and can vote at once; in a larger
+    /// fleet the others are mirrors, which cost the leader nothing. The same on every device.
+    pub standbys: usize,
     /// How long a device may be silent before its pods are replaced, in seconds.
     pub lost_after_seconds: u64,
     /// Bytes that one log file of a container may have before it is rotated.
@@ -71,6 +77,7 @@ impl Default for Config {
             labels: BTreeMap::new(),
             cgroup: "/kith".into(),
             profile: Profile::Lan,
+            standbys: 16,
             lost_after_seconds: 10,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
@@ -91,10 +98,25 @@ impl Profile {
         })
     }
 
+    /// Time between the words that a leader sends to a device that does not vote and has all that
+    /// there is; `None`: it hears every heartbeat. A word and its answer are about 300 bytes. The
+    /// address translation of a mobile network is to keep a quiet mapping for so long (RFC 4787).
+    pub fn beacon(self) -> Option<Duration> {
+        match self {
+            Self::Lan | Self::Wan => None,
+            Self::Metered => Some(Duration::from_mins(5)),
+        }
+    }
+
+    /// The longest time between two signs of life of a device that is well and does nothing.
+    pub fn sign_of_life(self) -> Duration {
+        self.beacon().unwrap_or_else(|| self.heartbeat())
+    }
+
     /// Shortest and longest silence after which a voter stands for election.
     pub fn election(self) -> (Duration, Duration) {
         let (low, high) = match self {
-            Self::Lan => (250, 500),
+            Self::Lan => (200, 400),
             Self::Wan => (2_000, 4_000),
             Self::Metered => (60_000, 120_000),
         };
@@ -167,14 +189,18 @@ impl Config {
         if self.lost_after_seconds == 0 {
             found.push("lost_after_seconds is 0, but a device needs at least 1 second to answer".into());
         }
-        // Silence is measured by answers to heartbeats: one that is late must not look like a loss.
-        let beats = self.profile.heartbeat().as_secs() * 2;
-        if self.lost_after_seconds > 0 && self.lost_after_seconds < beats {
+        // Silence is measured by answers to the leader: one that is late must not look like a loss.
+        let least = self.profile.sign_of_life().as_secs() * 2;
+        if self.lost_after_seconds > 0 && self.lost_after_seconds < least {
             found.push(format!(
-                "lost_after_seconds is {}, but must be at least {beats} with this profile, whose heartbeats are {} seconds apart",
+                "lost_after_seconds is {}, but must be at least {least} with this profile, in which a quiet device is heard every {} seconds",
                 self.lost_after_seconds,
-                self.profile.heartbeat().as_secs()
+                self.profile.sign_of_life().as_secs()
             ));
+        }
+        if !STANDBYS.contains(&self.standbys) {
+            let (least, most) = (STANDBYS.start(), STANDBYS.end());
+            found.push(format!("standbys is {}, but must be from {least} to {most}", self.standbys));
         }
         if self.log_max_bytes < 4096 {
             found.push(format!("log_max_bytes is {}, but a log needs at least 4096", self.log_max_bytes));
@@ -184,6 +210,11 @@ impl Config {
         }
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
+        }
+        if let Some(voter) = self.labels.get("kith.dev/voter")
+            && !["auto", "prefer", "never"].contains(&voter.as_str())
+        {
+            found.push(format!("the label kith.dev/voter is {voter:?}, but must be auto, prefer or never"));
         }
         found
     }
@@ -195,9 +226,10 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_named_at_once() {
-        let text = "data_dir = \"x\"\npids_limit = 0\nlost_after_seconds = 0\n";
+        let text =
+            "data_dir = \"x\"\npids_limit = 0\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
         let error = Config::parse(Path::new("agent.toml"), text).unwrap_err().to_string();
-        for part in ["data_dir", "pids_limit", "lost_after_seconds"] {
+        for part in ["data_dir", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
             assert!(error.contains(part), "{error}");
         }
     }
@@ -206,8 +238,8 @@ mod tests {
     fn a_device_is_not_lost_between_two_heartbeats() {
         let parse = |text| Config::parse(Path::new("agent.toml"), text);
         let error = parse("profile = \"metered\"\n").unwrap_err().to_string();
-        assert!(error.contains("lost_after_seconds") && error.contains("at least 30"), "{error}");
-        assert!(parse("profile = \"metered\"\nlost_after_seconds = 60\n").is_ok());
+        assert!(error.contains("lost_after_seconds") && error.contains("at least 600"), "{error}");
+        assert!(parse("profile = \"metered\"\nlost_after_seconds = 600\n").is_ok());
         assert!(parse("profile = \"wan\"\nlost_after_seconds = 1\n").is_ok());
     }
 

@@ -36,3 +36,7 @@ pub mod agent;
 pub mod config;
 
 pub mod cli;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

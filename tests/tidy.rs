@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// The edges that may use everything: they compose.
-const FREE: &[&str] = &["agent", "cli"];
+const FREE: &[&str] = &["agent", "cli", "fuzzing"];
 
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 80;

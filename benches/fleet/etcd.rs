@@ -89,10 +89,10 @@ impl Cluster {
         })
     }
 
-    pub fn client(&self, fleet: &Fleet, clients: &str, prefix: &str) -> String {
+    pub fn client(&self, fleet: &Fleet, what: &str, clients: &str, prefix: &str) -> String {
         let leader = wait("an etcd leader", || self.leader(fleet));
         let device = format!("d{}", leader.split(':').next().and_then(|ip| ip.chars().last()).unwrap_or('1'));
-        fleet.client(&device, &["etcd", clients, prefix, &self.dir.to_string_lossy(), &leader])
+        fleet.client(&device, &[what, clients, prefix, &self.dir.to_string_lossy(), &leader])
     }
 
     pub fn processes(&self) -> Vec<(String, u32)> {

@@ -14,13 +14,19 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn up(name: &str, devices: usize) -> Self {
+        let fleet = Self::made(name, &["up", "--devices", &devices.to_string()]);
+        fleet.load_hello();
+        fleet.settle();
+        fleet
+    }
+
+    /// A fleet as `kith dev` makes it.
+    pub fn made(name: &str, up: &[&str]) -> Self {
         let kith = std::env::var_os("KITH").map_or_else(|| PathBuf::from("target/release/kith"), PathBuf::from);
         assert!(kith.exists(), "{} is missing: make build", kith.display());
         let fleet = Self { kith, name: name.into(), dir: PathBuf::from(format!("/var/lib/kith-dev/{name}")) };
         fleet.dev(&["down"]);
-        fleet.dev(&["up", "--devices", &devices.to_string()]);
-        fleet.load_hello();
-        fleet.settle();
+        fleet.dev(up);
         fleet
     }
 
@@ -72,11 +78,19 @@ impl Fleet {
         });
     }
 
-    fn status(&self, device: &str) -> Option<Value> {
+    pub fn status(&self, device: &str) -> Option<Value> {
         let config = self.dir.join(device).join("agent.toml");
         let output =
             Command::new(&self.kith).arg("--config").arg(config).args(["status", "-o", "json"]).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Lets one more device join, and stops its agent: its key stays trusted, and is the load's.
+    pub fn add_writer(&self) -> String {
+        self.dev(&["add"]);
+        self.settle();
+        self.dev(&["kill", "d4"]);
+        self.dir.join("d4/data").to_string_lossy().into_owned()
     }
 
     /// Waits until three devices vote and all are ready.
@@ -205,13 +219,17 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn wait<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    wait_within(Duration::from_mins(1), what, probe)
+}
+
+pub fn wait_within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_mins(1), "waited a minute for {what}");
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -226,11 +244,12 @@ pub fn pss_kib(pid: u32) -> u64 {
 /// Processor time that a process has used, in user and in system mode.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<u64> =
+    // Some are negative.
+    let fields: Vec<i64> =
         stat.rsplit(')').next().unwrap_or("").split_whitespace().filter_map(|field| field.parse().ok()).collect();
     // After the name and the state letter, utime and stime are the 11th and 12th number.
-    let ticks = fields.get(10).copied().unwrap_or(0) + fields.get(11).copied().unwrap_or(0);
-    Duration::from_millis(ticks * 10)
+    let ticks: i64 = fields.iter().skip(10).take(2).sum();
+    Duration::from_millis(ticks.unsigned_abs() * 10)
 }
 
 /// Bytes that a process caused to be written to disk.

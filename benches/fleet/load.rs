@@ -1,38 +1,39 @@
 //! The load that runs inside a device's network: `client WHAT ...`, figures on standard output.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::client::{Etcd, Fault, Kith};
+use crate::client::{Engine, Etcd, Fault, Kith};
 use crate::fleet::deployment;
 
 const SPAN: Duration = Duration::from_secs(5);
 const VALUE: usize = 512;
+/// Where a device serves HTTPS.
+const API: &str = "127.0.0.1:6443";
+const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// What one round of writes achieved.
+/// What one round of requests achieved.
 #[derive(Clone, Copy)]
 pub struct Figures {
-    /// Acknowledged writes a second.
+    /// Requests answered a second.
     pub rate: f64,
     /// Milliseconds.
     pub p50: f64,
     /// Milliseconds.
     pub p99: f64,
+    /// Requests answered.
+    pub count: f64,
 }
 
 impl Figures {
     pub fn parse(text: &str) -> Self {
         let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        assert_eq!(numbers.len(), 3, "figures of the client: {text}");
-        Self { rate: numbers[0], p50: numbers[1], p99: numbers[2] }
-    }
-
-    pub fn median(mut rounds: Vec<Self>) -> Self {
-        rounds.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-        rounds[rounds.len() / 2]
+        assert_eq!(numbers.len(), 4, "figures of the client: {text}");
+        Self { rate: numbers[0], p50: numbers[1], p99: numbers[2], count: numbers[3] }
     }
 }
 
@@ -41,11 +42,16 @@ pub fn client(args: &[String]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let result = runtime.block_on(async {
         match args.as_slice() {
-            ["kith", clients, prefix, certificates] => {
-                kith(clients.parse()?, prefix, &PathBuf::from(certificates)).await
+            ["engine", clients, prefix, device] => engine(clients.parse()?, prefix, Path::new(device)).await,
+            ["kith", clients, prefix, certificates] => kith(clients.parse()?, prefix, Path::new(certificates)).await,
+            ["kith-get", clients, prefix, certificates] => {
+                kith_get(clients.parse()?, prefix, Path::new(certificates)).await
             }
             ["etcd", clients, prefix, certificates, address] => {
-                etcd(clients.parse()?, prefix, &PathBuf::from(certificates), address).await
+                etcd(clients.parse()?, prefix, Path::new(certificates), address).await
+            }
+            ["etcd-get", clients, prefix, certificates, address] => {
+                etcd_get(clients.parse()?, prefix, Path::new(certificates), address).await
             }
             ["apply", name, node, socket] => apply(name, node, socket).await,
             ["failover", prefix, pid, socket] => failover(prefix, pid.parse()?, socket).await,
@@ -66,63 +72,92 @@ fn configmap(name: &str) -> Bytes {
     Bytes::from(object.to_string())
 }
 
-async fn kith(clients: usize, prefix: &str, certificates: &std::path::Path) -> Result<(), Fault> {
-    let mut lanes = tokio::task::JoinSet::new();
-    for lane in 0..clients {
-        let mut client = Kith::tls("127.0.0.1:6443", certificates).await?;
-        let prefix = format!("{prefix}-{lane}");
-        lanes.spawn(async move {
-            let (mut spent, start) = (Vec::new(), Instant::now());
-            for number in 0.. {
-                if start.elapsed() > SPAN {
-                    break;
-                }
-                let sent = Instant::now();
-                let status = client
-                    .post("/api/v1/namespaces/default/configmaps", configmap(&format!("{prefix}-{number}")))
-                    .await?;
-                if status != 201 {
-                    return Err(Fault::from(format!("status {status}")));
-                }
-                spent.push(sent.elapsed());
-            }
-            Ok(spent)
-        });
-    }
-    report(lanes).await
+async fn engine(clients: usize, prefix: &str, device: &Path) -> Result<(), Fault> {
+    let writer = Arc::new(Engine::join(device)?);
+    writer.put(&format!("{prefix}-first"), &[b'x'; VALUE]).await?;
+    let lanes = (0..clients).map(|_| writer.clone()).collect();
+    run(lanes, prefix, async |writer, name| writer.put(&name, &[b'x'; VALUE]).await).await
 }
 
-async fn etcd(clients: usize, prefix: &str, certificates: &std::path::Path, address: &str) -> Result<(), Fault> {
-    let mut lanes = tokio::task::JoinSet::new();
-    for lane in 0..clients {
-        let mut client = Etcd::tls(address, certificates).await?;
-        let prefix = format!("{prefix}-{lane}");
-        lanes.spawn(async move {
-            let (mut spent, start) = (Vec::new(), Instant::now());
-            let value = [b'x'; VALUE];
-            for number in 0.. {
-                if start.elapsed() > SPAN {
-                    break;
-                }
-                let sent = Instant::now();
-                client.put(&format!("/registry/{prefix}-{number}"), &value).await?;
-                spent.push(sent.elapsed());
-            }
-            Ok(spent)
-        });
+async fn kith(clients: usize, prefix: &str, certificates: &Path) -> Result<(), Fault> {
+    let mut lanes = Vec::new();
+    for _ in 0..clients {
+        lanes.push(Kith::tls(API, certificates).await?);
     }
-    report(lanes).await
+    run(lanes, prefix, async |api, name| {
+        let status = api.post(CONFIGMAPS, configmap(&name)).await?;
+        if status == 201 { Ok(()) } else { Err(Fault::from(format!("status {status}"))) }
+    })
+    .await
 }
 
-async fn report(mut lanes: tokio::task::JoinSet<Result<Vec<Duration>, Fault>>) -> Result<(), Fault> {
-    let mut spent = Vec::new();
-    while let Some(lane) = lanes.join_next().await {
-        spent.extend(lane??);
+async fn kith_get(clients: usize, prefix: &str, certificates: &Path) -> Result<(), Fault> {
+    let mut lanes = Vec::new();
+    for _ in 0..clients {
+        lanes.push(Kith::tls(API, certificates).await?);
     }
+    if let Some(api) = lanes.first_mut() {
+        api.post(CONFIGMAPS, configmap(prefix)).await?;
+    }
+    run(lanes, prefix, async |api, _| {
+        let status = api.get(&format!("{CONFIGMAPS}/{prefix}")).await?;
+        if status == 200 { Ok(()) } else { Err(Fault::from(format!("status {status}"))) }
+    })
+    .await
+}
+
+/// One connection for each client, or fewer that are shared, whichever suits etcd better.
+async fn etcd_lanes(clients: usize, certificates: &Path, address: &str) -> Result<Vec<Etcd>, Fault> {
+    let connections = std::env::var("ETCD_CONNECTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(clients);
+    let mut open = Vec::new();
+    for _ in 0..clients.min(connections) {
+        open.push(Etcd::tls(address, certificates).await?);
+    }
+    Ok(open.iter().cycle().take(clients).cloned().collect())
+}
+
+async fn etcd(clients: usize, prefix: &str, certificates: &Path, address: &str) -> Result<(), Fault> {
+    let lanes = etcd_lanes(clients, certificates, address).await?;
+    run(lanes, prefix, async |etcd, name| etcd.put(&format!("/registry/{name}"), &[b'x'; VALUE]).await).await
+}
+
+async fn etcd_get(clients: usize, prefix: &str, certificates: &Path, address: &str) -> Result<(), Fault> {
+    let lanes = etcd_lanes(clients, certificates, address).await?;
+    let key = format!("/registry/{prefix}");
+    if let Some(etcd) = lanes.first() {
+        etcd.put(&key, &[b'x'; VALUE]).await?;
+    }
+    run(lanes, prefix, async |etcd, _| etcd.get(&key).await).await
+}
+
+/// Every lane does `step` again and again, each time under a new name, for a while.
+async fn run<L, F>(lanes: Vec<L>, prefix: &str, step: F) -> Result<(), Fault>
+where
+    F: AsyncFn(&mut L, String) -> Result<(), Fault>,
+{
+    let step = &step;
+    let start = Instant::now();
+    let lanes = lanes.into_iter().enumerate().map(|(lane, mut client)| async move {
+        let mut spent = Vec::new();
+        for number in 0.. {
+            if start.elapsed() > SPAN {
+                break;
+            }
+            let sent = Instant::now();
+            step(&mut client, format!("{prefix}-{lane}-{number}")).await?;
+            spent.push(sent.elapsed());
+        }
+        Ok::<_, Fault>(spent)
+    });
+    let spent = futures_util::future::try_join_all(lanes).await?;
+    report(spent.concat());
+    Ok(())
+}
+
+fn report(mut spent: Vec<Duration>) {
     spent.sort_unstable();
     let at = |part: f64| spent[((spent.len() - 1) as f64 * part) as usize].as_secs_f64() * 1000.0;
-    println!("{} {} {}", spent.len() as f64 / SPAN.as_secs_f64(), at(0.5), at(0.99));
-    Ok(())
+    println!("{} {} {} {}", spent.len() as f64 / SPAN.as_secs_f64(), at(0.5), at(0.99), spent.len());
 }
 
 /// Creates a Deployment bound to this device and prints the milliseconds to its first answer.
@@ -159,7 +194,7 @@ async fn apply(name: &str, node: &str, socket: &str) -> Result<(), Fault> {
 
 /// Kills a leader's agent and prints the milliseconds to the next acknowledged write.
 async fn failover(prefix: &str, pid: i32, socket: &str) -> Result<(), Fault> {
-    let path = "/api/v1/namespaces/default/configmaps";
+    let path = CONFIGMAPS;
     Kith::unix(socket).await?.post(path, configmap(&format!("{prefix}-before"))).await?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     let start = Instant::now();

@@ -1,5 +1,6 @@
 //! What a fleet costs and how fast it is, measured on real agents in network namespaces:
-//! `make bench`, or one part of it with `cargo bench --bench fleet -- idle|writes|apply|failover`.
+//! `make bench`, or one part of it with `cargo bench --bench fleet -- idle|apply|writes|reads|failover`,
+//! and `traffic [lan|wan|metered]`, which takes a quarter of an hour and runs only when named.
 //! Prints Markdown tables of medians; nothing is asserted.
 
 #![allow(
@@ -12,10 +13,13 @@
     reason = "a benchmark ends at the first thing that is wrong, and its figures are small"
 )]
 
+mod against;
 mod client;
 mod etcd;
 mod fleet;
+mod group;
 mod load;
+mod traffic;
 
 use std::time::Duration;
 
@@ -29,6 +33,11 @@ fn main() {
     }
     let wanted = |part: &str| args.is_empty() || args.iter().any(|arg| arg == part);
     assert!(nix::unistd::geteuid().is_root(), "the benchmark makes network namespaces: run it as root");
+    if args.first().is_some_and(|arg| arg == "traffic") {
+        traffic::traffic(args.get(1).map(String::as_str));
+        return;
+    }
+    let _one_group = group::OneGroup::enter();
     let fleet = Fleet::up("bench", 3);
     if wanted("idle") {
         idle(&fleet);
@@ -36,11 +45,11 @@ fn main() {
     if wanted("apply") {
         apply(&fleet);
     }
-    if wanted("writes") {
-        writes(&fleet);
-    }
     if wanted("failover") {
         failover(&fleet);
+    }
+    if wanted("writes") || wanted("reads") {
+        against::etcd(&fleet, wanted("writes"), wanted("reads"));
     }
 }
 
@@ -82,47 +91,9 @@ fn apply(fleet: &Fleet) {
     println!("median {} ms, min {}, max {} (n = {ROUNDS})", median(&mut millis), millis[0], millis[ROUNDS - 1]);
 }
 
-/// Acknowledged 512-byte writes a second, against etcd with TLS, interleaved.
-fn writes(fleet: &Fleet) {
-    const ROUNDS: usize = 3;
-    let etcd = etcd::Cluster::up(fleet);
-    println!("\n### Writes, 512 bytes, three nodes, TLS with client certificates, medians of {ROUNDS} rounds of 5 s\n");
-    println!(
-        "| clients | kith writes/s | etcd writes/s | ratio | kith p50 / p99 ms | etcd p50 / p99 ms |\n|---|---|---|---|---|---|"
-    );
-    for clients in ["1", "16", "256"] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            let prefix = format!("w{clients}-{round}");
-            let device = fleet.leader();
-            let certificates = fleet.certificates();
-            ours.push(load::Figures::parse(&fleet.client(&device, &["kith", clients, &prefix, &certificates])));
-            theirs.push(load::Figures::parse(&etcd.client(fleet, clients, &prefix)));
-        }
-        let (ours, theirs) = (load::Figures::median(ours), load::Figures::median(theirs));
-        println!(
-            "| {clients} | {:.0} | {:.0} | {:.2}x | {:.1} / {:.1} | {:.1} / {:.1} |",
-            ours.rate,
-            theirs.rate,
-            ours.rate / theirs.rate,
-            ours.p50,
-            ours.p99,
-            theirs.p50,
-            theirs.p99
-        );
-    }
-    println!("\n| process | PSS after the load, MB |\n|---|---|");
-    for (name, pid) in fleet.agents() {
-        println!("| kith {name} | {:.1} |", fleet::pss_kib(pid) as f64 / 1024.0);
-    }
-    for (name, pid) in etcd.processes() {
-        println!("| etcd {name} | {:.1} |", fleet::pss_kib(pid) as f64 / 1024.0);
-    }
-}
-
 /// From the kill -9 of the leader to the next acknowledged write through another device.
 fn failover(fleet: &Fleet) {
-    const ROUNDS: usize = 15;
+    const ROUNDS: usize = 50;
     let mut millis: Vec<u64> = (0..ROUNDS)
         .map(|round| {
             let leader = fleet.leader();
@@ -136,7 +107,14 @@ fn failover(fleet: &Fleet) {
         })
         .collect();
     println!("\n### Leader killed to next acknowledged write\n");
-    println!("median {} ms, min {}, max {} (n = {ROUNDS})", median(&mut millis), millis[0], millis[ROUNDS - 1]);
+    let p99 = |sorted: &[u64]| sorted[(ROUNDS * 99).div_ceil(100) - 1];
+    println!(
+        "median {} ms, min {}, p99 {}, max {} (n = {ROUNDS})",
+        median(&mut millis),
+        millis[0],
+        p99(&millis),
+        millis[ROUNDS - 1]
+    );
 }
 
 /// Sorts, and returns the middle.

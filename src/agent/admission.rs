@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::clock::Clock;
+use super::roll;
 use super::tasks::Tasks;
 use crate::api::{Api, User};
 use crate::consensus::{Engine, Freshness, Replica};
@@ -18,6 +19,9 @@ pub(crate) const TOKEN: &str = "kith.dev/Token";
 
 /// Attempts against concurrent uses of one token.
 const ATTEMPTS: usize = 8;
+
+/// How long a device that is to be replaced may take to prove that it is there.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What this device answers to peers and joiners.
 pub(crate) struct PeerService {
@@ -37,6 +41,11 @@ impl Service for PeerService {
     fn stream(&self, from: DeviceKey, stream: Box<dyn ByteStream>) {
         let members = self.engine.members().borrow().clone();
         let Some(peer) = members.values().find(|member| member.key == from) else { return };
+        let fenced = roll::everyone(&self.engine)
+            .is_ok_and(|all| all.get(&from).is_some_and(|(known, _)| known.fenced.is_some()));
+        if fenced {
+            return;
+        }
         let (api, user) = (self.api.clone(), User::device(&peer.name));
         self.tasks.spawn("serve a peer", async move { api.serve_connection(stream, user).await });
     }
@@ -71,8 +80,17 @@ impl PeerService {
             let (document, record) = self.token(&ask.token).await?;
             let members = self.engine.members().borrow().clone();
             let known = members.values().any(|member| member.key == ask.member.key);
-            if members.values().any(|member| member.name == ask.member.name && member.key != ask.member.key) {
-                return Err(JoinRefusal::NameTaken { name: ask.member.name });
+            let holder = members.iter().find(|(_, member)| member.name == ask.member.name);
+            if let Some((&id, holder)) = holder.filter(|(_, holder)| holder.key != ask.member.key) {
+                if !ask.replace {
+                    return Err(JoinRefusal::NameTaken { name: holder.name.clone() });
+                }
+                if self.answers(id, holder).await {
+                    return Err(JoinRefusal::StillHere { name: holder.name.clone() });
+                }
+            }
+            if !record.role.admits(&ask.member) {
+                return Err(JoinRefusal::WitnessOnly);
             }
             match record.consume(ask.member.key, &ask.member.name, self.clock.now())? {
                 Admission::Again if known => consumed = true,
@@ -97,15 +115,38 @@ impl PeerService {
         if !consumed {
             return Err(unavailable("other devices use the same token at this moment".into()));
         }
-        self.enter(ask.member).await.map_err(unavailable)
+        self.enter(ask.member, ask.replace).await.map_err(unavailable)
     }
 
-    async fn enter(&self, member: Member) -> Result<JoinGrant, String> {
+    /// Whether a member that is to be replaced takes part in the fleet.
+    async fn answers(&self, id: u64, member: &Member) -> bool {
+        let fenced = roll::everyone(&self.engine).ok().and_then(|everyone| everyone.get(&member.key)?.0.fenced.clone());
+        fenced.is_none() && self.engine.ask(id, Vec::new(), ANSWER_WITHIN).await.is_ok()
+    }
+
+    async fn enter(&self, member: Member, replace: bool) -> Result<JoinGrant, String> {
         let name = member.name.clone();
-        let member_id = self.engine.add_member(member.clone()).await.map_err(|error| error.to_string())?;
+        let before = self.engine.members().borrow().clone();
+        let old = before.iter().find(|(_, known)| known.name == name && known.key != member.key);
+        let member_id = match old.filter(|_| replace) {
+            Some((&id, known)) => {
+                let entered = self.engine.readmit(Some(id), member.clone()).await.map_err(|error| error.to_string())?;
+                let key = roll::place(&known.key);
+                let forget = Batch { checks: Vec::new(), writes: vec![Write::Delete { key }] };
+                self.engine.propose(forget).await.map_err(|error| error.to_string())?;
+                entered
+            }
+            None => self.engine.add_member(member.clone()).await.map_err(|error| error.to_string())?,
+        };
         tracing::info!(name, member_id, "a device joined the fleet");
         let mut members = (**self.engine.members().borrow()).clone();
         members.insert(member_id, member);
-        Ok(JoinGrant { fleet: self.fleet.clone(), member_id, members, authority: self.authority.clone() })
+        Ok(JoinGrant {
+            fleet: self.fleet.clone(),
+            member_id,
+            members,
+            authority: self.authority.clone(),
+            epoch: self.engine.stamp().epoch,
+        })
     }
 }

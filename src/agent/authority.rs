@@ -1,14 +1,16 @@
 //! Certificates of the HTTPS API. The fleet's authority is sealed to the voters; whoever can open
 //! it signs, and everyone else asks a voter.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::PeerAsk;
 use crate::consensus::{Engine, Replica};
-use crate::identity::{Authority, DeviceKey, Identity, Seal};
+use crate::identity::{Authority, DeviceKey, Identity, Member, Seal};
 use crate::store::{Batch, Check, Key, Precondition, Write, codec};
 
 /// Kind of the document that holds the sealed authority.
@@ -39,25 +41,36 @@ pub(crate) struct Signer {
 
 impl Signer {
     /// Answers a peer's request.
-    pub(crate) fn answer(&self, from: DeviceKey, request: &[u8]) -> Vec<u8> {
-        let signed: Signed = codec::decode(request).map_err(|error| error.to_string()).and_then(|ask| {
-            let members = self.engine.members().borrow().clone();
-            let member = members.values().find(|member| member.key == from).ok_or("only members may ask")?;
-            self.sign(&ask, &member.name)
-        });
+    pub(crate) fn answer(&self, from: DeviceKey, ask: &Ask) -> Vec<u8> {
+        let members = self.engine.members().borrow().clone();
+        let signed: Signed = match members.iter().find(|(_, member)| member.key == from) {
+            Some((id, _)) if matches!(ask, Ask::SignClient { .. }) && !self.holders().contains_key(id) => {
+                Err(self.who_makes_users())
+            }
+            Some((_, member)) => self.sign(ask, &member.name),
+            None => Err("only members may ask".into()),
+        };
         codec::encode(&signed).unwrap_or_default()
     }
 
+    /// Answers what is no question.
+    pub(crate) fn misunderstood(error: &dyn std::fmt::Display) -> Vec<u8> {
+        codec::encode(&Signed::Err(error.to_string())).unwrap_or_default()
+    }
+
     /// Has something signed for this device: here if possible, else by the first voter that can.
-    pub(crate) async fn ask(&self, ask: &Ask) -> Signed {
+    pub(crate) async fn ask(&self, ask: Ask) -> Signed {
         let members = self.engine.members().borrow().clone();
         let me = members.get(&self.member_id).ok_or("this device is not a member of its fleet any more")?;
-        let mut refusals = match self.sign(ask, &me.name) {
+        let mut refusals = match self.sign(&ask, &me.name) {
             Ok(certificate) => return Ok(certificate),
             Err(error) => vec![format!("{}: {error}", me.name)],
         };
-        let request = codec::encode(ask).map_err(|error| error.to_string())?;
-        for voter in self.engine.status().voters.into_keys().filter(|voter| *voter != self.member_id) {
+        if matches!(ask, Ask::SignClient { .. }) && !self.holders().contains_key(&self.member_id) {
+            return Err(self.who_makes_users());
+        }
+        let request = codec::encode(&PeerAsk::Sign(ask)).map_err(|error| error.to_string())?;
+        for voter in self.holders().into_keys().filter(|voter| *voter != self.member_id) {
             let name = members.get(&voter).map_or_else(|| voter.to_string(), |member| member.name.clone());
             let answer = self.engine.ask(voter, request.clone(), SIGN_WITHIN).await.map_err(|error| error.to_string());
             let signed = answer.and_then(|bytes| codec::decode::<Signed>(&bytes).map_err(|error| error.to_string())?);
@@ -91,10 +104,22 @@ impl Signer {
         Ok((authority, seal, document.modified))
     }
 
-    /// Keeps the authority sealed to all voters and to nobody else. Runs on the leader; a leader
+    /// Who holds the authority: the voters, without those that are only witnesses.
+    fn holders(&self) -> BTreeMap<u64, Member> {
+        self.engine.status().voters.into_iter().filter(|(_, member)| !member.witness).collect()
+    }
+
+    /// A client certificate outlives the membership of the device that asked for it, so only those
+    /// may ask that could sign it anyway.
+    fn who_makes_users(&self) -> String {
+        let names: Vec<String> = self.holders().into_values().map(|member| member.name).collect();
+        format!("only a device that holds the fleet's authority makes users: type it on {}", names.join(" or "))
+    }
+
+    /// Keeps the authority sealed to all voters but witnesses, and to nobody else. Runs on the leader; a leader
     /// that can not open it leaves it as it is.
     pub(crate) async fn reseal(&self) -> Result<(), String> {
-        let voters = self.engine.status().voters;
+        let voters = self.holders();
         let (authority, seal, revision) = self.open()?;
         if !voters.contains_key(&self.member_id) || seal.sealed.keys().eq(voters.keys()) {
             return Ok(());

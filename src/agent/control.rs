@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::End;
 use super::admission::TOKEN;
 use super::authority::{Ask, Signer};
 use super::clock::Clock;
-use super::rehearse;
-use super::status::fleet_status;
+use super::status::{Silence, fleet_status};
+use super::{rehearse, roll};
 use crate::api::fleet::{
     KubeconfigAsk, KubeconfigParts, LeaveAsk, LeaveDone, PlanAnswer, TokenAsk, TokenList, TokenMade, TokenRole,
     TokenSummary,
 };
 use crate::config::Config;
-use crate::consensus::{Engine, Freshness, Replica};
+use crate::consensus::{Engine, Freshness, ProposeError, Replica};
 use crate::identity::{Role, Token, TokenRecord, TokenTerms};
 use crate::planner::{Fleet, Settings};
 use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
@@ -53,14 +54,17 @@ pub(crate) struct Control {
     pub(crate) fleet: String,
     pub(crate) name: String,
     pub(crate) authority: String,
-    /// Tells the agent that this device left, and is to stop.
-    pub(crate) left: mpsc::Sender<()>,
+    /// Tells the agent that it is to end, and why.
+    pub(crate) ending: mpsc::Sender<End>,
 }
 
 impl Control {
     pub(crate) async fn status(&self) -> Result<crate::api::fleet::FleetStatus, Refusal> {
         let quorum = self.engine.barrier().await == Freshness::Current;
-        fleet_status(&self.engine, &self.fleet, &self.name, quorum, self.settings.lost_after)
+        let silence =
+            Silence { sign_of_life: self.config.profile.sign_of_life(), lost_after: self.settings.lost_after };
+        fleet_status(&self.engine, &self.fleet, &self.name, quorum, silence)
+            .await
             .map_err(|error| Refusal::new(500, error))
     }
 
@@ -74,9 +78,8 @@ impl Control {
         let now = self.clock.now();
         let token =
             Token::issue(&self.fleet, self.ask_addresses()).map_err(|error| Refusal::new(500, error.to_string()))?;
-        let TokenRole::Device = ask.role;
         let record = token.record(TokenTerms {
-            role: Role::Device,
+            role: if ask.role == TokenRole::Witness { Role::Witness } else { Role::Device },
             uses: ask.uses,
             expires: now.plus(Duration::from_secs(ask.ttl_seconds)),
             created: now,
@@ -90,7 +93,8 @@ impl Control {
         };
         self.propose(batch).await?;
         let token = token.to_string();
-        Ok(TokenMade { join_command: format!("kith join {token}"), token })
+        let flag = if ask.role == TokenRole::Witness { "--witness " } else { "" };
+        Ok(TokenMade { join_command: format!("kith join {flag}{token}"), token })
     }
 
     /// Where a joiner may ask: this device first, then the others.
@@ -110,7 +114,7 @@ impl Control {
             let record = TokenRecord::from_object(&object).ok()?;
             Some(TokenSummary {
                 id: document.key.name.clone(),
-                role: TokenRole::Device,
+                role: if record.role == Role::Witness { TokenRole::Witness } else { TokenRole::Device },
                 expires: record.expires.to_string(),
                 uses_left: if now >= record.expires { 0 } else { record.uses_left },
                 used_by: record.used_by.into_iter().map(|used| used.name).collect(),
@@ -138,7 +142,7 @@ impl Control {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
         let request = Ask::SignClient { public_key, user: ask.user.clone(), groups: ask.groups };
-        let certificate = self.signer.ask(&request).await.map_err(|error| Refusal::new(503, error))?;
+        let certificate = self.signer.ask(request).await.map_err(|error| Refusal::new(503, error))?;
         let server = if ask.server.is_empty() { self.own_url() } else { ask.server };
         Ok(KubeconfigParts {
             fleet: format!("kith-{}", self.fleet.chars().take(8).collect::<String>()),
@@ -179,7 +183,7 @@ impl Control {
                 format!("the fleet could not be told: {why}; to leave without it: kith leave --force"),
             ));
         }
-        self.left.try_send(()).map_err(|_| Refusal::new(409, "this device is leaving already"))?;
+        self.ending.try_send(End::Left).map_err(|_| Refusal::new(409, "this device is leaving already"))?;
         let message = match removed {
             Ok(()) if members.len() == 1 => "the fleet ended with it",
             Ok(()) => "its pods move to other devices",
@@ -208,13 +212,25 @@ impl Control {
 
     /// A device out of the vote, out of the membership, and its node out of the store.
     async fn take_off(&self, id: u64, name: &str) -> Result<(), String> {
-        let key = Key::new("Node", "", name);
-        let batch = Batch { checks: Vec::new(), writes: vec![Write::Delete { key }] };
-        self.engine.propose(batch).await.map_err(|error| error.to_string())?;
+        let known = self.engine.members().borrow().get(&id).cloned();
+        // A witness is no node; and one that leaves could not write.
+        if known.as_ref().is_none_or(|member| !member.witness) {
+            let key = Key::new("Node", "", name);
+            let batch = Batch { checks: Vec::new(), writes: vec![Write::Delete { key }] };
+            self.engine.propose(batch).await.map_err(|error| error.to_string())?;
+        }
         tokio::time::timeout(DRAIN_WITHIN, self.engine.remove_member(id))
             .await
             .map_err(|_| format!("the membership did not change within {DRAIN_WITHIN:?}"))?
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        // Only now: without its record, a fenced device that is still a member would be let in again.
+        let forget = known.map(|member| Write::Delete { key: roll::place(&member.key) });
+        let batch = Batch { checks: Vec::new(), writes: forget.into_iter().collect() };
+        if id == self.signer.member_id {
+            // This device is out, and can not write any more: a record without a member is harmless.
+            return Ok(());
+        }
+        self.engine.propose(batch).await.map(drop).map_err(|error| error.to_string())
     }
 
     pub(crate) fn plan(&self, manifest: &str) -> Result<PlanAnswer, Refusal> {
@@ -243,6 +259,9 @@ impl Control {
     }
 
     async fn propose(&self, batch: Batch) -> Result<Outcome, Refusal> {
-        self.engine.propose(batch).await.map_err(|error| Refusal::new(503, error.to_string()))
+        self.engine.propose(batch).await.map_err(|error| {
+            let status = if matches!(error, ProposeError::Forbidden(_)) { 403 } else { 503 };
+            Refusal::new(status, error.to_string())
+        })
     }
 }

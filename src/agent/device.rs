@@ -59,6 +59,8 @@ struct Memory {
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
+    /// Namespaces and names of the config maps that this device's pods read, there or not.
+    configmaps: BTreeSet<(String, String)>,
 }
 
 /// An image by its name on this device.
@@ -74,6 +76,7 @@ impl Device {
     /// Keeps this device as it should be, for ever. Being dropped between two actions is safe: the
     /// next agent observes what was done.
     pub(crate) async fn run(self) {
+        self.wait_for_state().await;
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
         let mut memory = Memory::default();
         let mut revisions = self.engine.revision();
@@ -90,7 +93,7 @@ impl Device {
             };
             // Cancel-safe: watches, a channel and a timer.
             tokio::select! {
-                () = self.concerning(seen, &mut revisions) => {}
+                () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
@@ -101,8 +104,24 @@ impl Device {
         }
     }
 
-    /// Waits for a revision that changed a pod of this device or a config map.
-    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>) {
+    /// A device that begins again has an empty state at first: it says nothing about what should
+    /// run here, and whatever runs goes on.
+    async fn wait_for_state(&self) {
+        let mut applied = self.engine.applied();
+        while !self.engine.belongs() {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a revision that changed a pod of this device or a config map that its pods read.
+    async fn concerning(
+        &self,
+        mut seen: u64,
+        revisions: &mut tokio::sync::watch::Receiver<u64>,
+        read: &BTreeSet<(String, String)>,
+    ) {
         loop {
             if revisions.changed().await.is_err() {
                 return std::future::pending().await;
@@ -110,7 +129,7 @@ impl Device {
             let now = *revisions.borrow();
             let Ok(events) = self.engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
-                "ConfigMap" => true,
+                "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
                 _ => false,
             });
@@ -133,6 +152,7 @@ impl Device {
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
         let observed = Observed { containers, asked: memory.asked.clone() };
         let target = self.target(memory)?;
+        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
         for (name, state) in &target.images {

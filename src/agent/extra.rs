@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::control::{Control, Refusal};
-use crate::api::fleet::{KUBECONFIG, LEAVE, PLAN, STATUS, TOKENS};
-use crate::api::{ADMINISTRATORS, Extra, ExtraRequest, ExtraResponse};
+use crate::api::fleet::{BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, RecoverAsk, STATUS, TOKENS};
+use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
 
 /// The fleet's own corner.
 pub(crate) struct Corner(pub(crate) Arc<Control>);
@@ -16,12 +16,24 @@ pub(crate) struct Corner(pub(crate) Arc<Control>);
 impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
         let control = self.0.clone();
-        let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS].contains(&request.path.as_str())
+        let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER].contains(&request.path.as_str())
             || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
         known.then(|| -> BoxFuture<'static, ExtraResponse> {
             Box::pin(async move {
+                if (request.method.as_str(), request.path.as_str()) == ("GET", BACKUP) && may(&request) {
+                    return match control.backup().await {
+                        Ok(chunks) => {
+                            let content_type = "application/octet-stream".into();
+                            ExtraResponse { status: 200, content_type, body: ExtraBody::Stream(chunks) }
+                        }
+                        Err(refusal) => refused(&refusal),
+                    };
+                }
                 match answer(&control, &request).await {
-                    Ok(body) => ExtraResponse { status: 200, content_type: "application/json".into(), body },
+                    Ok(body) => {
+                        let (content_type, body) = ("application/json".into(), ExtraBody::Whole(body));
+                        ExtraResponse { status: 200, content_type, body }
+                    }
                     Err(refusal) => refused(&refusal),
                 }
             })
@@ -39,6 +51,8 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
         ("GET", TOKENS) => json(&control.tokens().await?),
         ("POST", TOKENS) => json(&control.create_token(&parsed(&request.body)?, &request.user.name).await?),
         ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),
+        ("GET", RECOVER) => json(&control.recovery().await),
+        ("POST", RECOVER) => json(&control.recover(parsed::<RecoverAsk>(&request.body)?.force).await?),
         ("POST", KUBECONFIG) => json(&control.kubeconfig(parsed(&request.body)?).await?),
         ("POST", PLAN) => {
             let manifest = std::str::from_utf8(&request.body)
@@ -87,7 +101,7 @@ fn refused(refusal: &Refusal) -> ExtraResponse {
     ExtraResponse {
         status: refusal.status,
         content_type: "application/json".into(),
-        body: status.to_string().into_bytes(),
+        body: ExtraBody::Whole(status.to_string().into_bytes()),
     }
 }
 
@@ -103,7 +117,15 @@ mod tests {
             let (method, path) = (method.into(), path.into());
             may(&ExtraRequest { method, path, query: String::new(), body: Vec::new(), user: user.clone() })
         };
-        for (method, path) in [("GET", TOKENS), ("POST", TOKENS), ("POST", LEAVE), ("POST", KUBECONFIG)] {
+        for (method, path) in [
+            ("GET", BACKUP),
+            ("GET", RECOVER),
+            ("POST", RECOVER),
+            ("GET", TOKENS),
+            ("POST", TOKENS),
+            ("POST", LEAVE),
+            ("POST", KUBECONFIG),
+        ] {
             assert!(asks(&user(ADMINISTRATORS), method, path) && asks(&User::root(), method, path));
             assert!(!asks(&user("viewers"), method, path), "{method} {path}");
         }

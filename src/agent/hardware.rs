@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::identity::Fingerprint;
+
 /// What a device says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hardware {
@@ -51,6 +53,30 @@ impl Hardware {
             boot_id: text("/proc/sys/kernel/random/boot_id"),
         }
     }
+}
+
+/// Where a machine's serial number may stand, best first.
+const SERIALS: [&str; 3] =
+    ["/proc/device-tree/serial-number", "/sys/class/dmi/id/product_uuid", "/sys/class/dmi/id/board_serial"];
+
+/// What vendors write where they should write a serial number.
+const NO_SERIALS: [&str; 5] = ["none", "default string", "to be filled by o.e.m.", "not specified", "0"];
+
+/// Interfaces that come and go with programs, by the beginning of their names.
+const VIRTUAL: [&str; 11] = ["lo", "docker", "br-", "virbr", "veth", "cni", "kith", "tun", "tap", "wg", "dummy"];
+
+/// By what this machine can be told from another one.
+pub fn fingerprint() -> Fingerprint {
+    let serials = SERIALS.iter().map(|path| text(path).trim_end_matches('\0').trim().to_owned());
+    let real = |serial: &String| !serial.is_empty() && !NO_SERIALS.contains(&serial.to_lowercase().as_str());
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let links = interfaces.filter_map(|interface| {
+        let name = &interface.interface_name;
+        let address = interface.address.as_ref()?.as_link_addr()?.addr()?;
+        let real = !VIRTUAL.iter().any(|prefix| name.starts_with(prefix)) && address != [0; 6];
+        real.then(|| hex::encode(address))
+    });
+    Fingerprint { serial: serials.into_iter().find(real).unwrap_or_default(), links: links.collect() }
 }
 
 /// The device's own name, where the settings give none.

@@ -2,6 +2,7 @@
 //! fleet, whom the transport trusts, the enrolment on disk, this device's member record and node,
 //! and to whom the authority is sealed. Every step is idempotent and driven by signal and timer.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,19 @@ use super::authority::{Signer, seal_key};
 use super::clock::Clock;
 use super::hardware::{self, Hardware};
 use super::node::{NodeFacts, node_object};
+use super::roll;
 use super::tasks::Tasks;
 use crate::config::Config;
-use crate::consensus::{Engine, Replica};
-use crate::identity::{Enrolment, Identity, Trust};
+use crate::consensus::{Engine, EngineError, Replica};
+use crate::identity::{Enrolment, Identity, Member, Trust};
 use crate::images::ImageStore;
 use crate::store::{Batch, Check, Key, Outcome, Precondition, Write};
 
 /// How often the device looks at itself though nothing was signalled.
 const LOOK_AT_SELF: Duration = Duration::from_mins(1);
+
+/// How often it looks whether its addresses changed: one question to the kernel.
+const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(3);
 
 /// How long a member that is gone may still take its last answers.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -32,7 +37,8 @@ pub(crate) struct Keeper {
     pub(crate) engine: Engine,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) images: Arc<ImageStore>,
+    /// `None` on a witness, which runs nothing and is no node.
+    pub(crate) images: Option<Arc<ImageStore>>,
     pub(crate) enrolment: Enrolment,
     pub(crate) identity: Arc<Identity>,
     pub(crate) trust: Trust,
@@ -52,11 +58,19 @@ pub(crate) fn addresses(config: &Config) -> Vec<SocketAddr> {
     hardware::addresses().into_iter().filter(usable).map(|address| SocketAddr::new(address, port)).collect()
 }
 
+/// This device as its settings have it, under the name and in the role in which it is `known`.
+pub(crate) fn own_member(identity: &Identity, config: &Config, known: &Member) -> Member {
+    let member = identity.member(&known.name, addresses(config), config.api_listen.port());
+    Member { witness: known.witness, ..member.labelled(&config.labels) }
+}
+
 impl Keeper {
     /// Starts the tasks.
     pub(crate) fn spawn(self, tasks: &Tasks, signer: Signer) {
         let (founding, membership, itself, sealing) = (self.clone(), self.clone(), self.clone(), self);
         tasks.spawn("found the fleet", founding.found());
+        let roll = membership.clone();
+        tasks.spawn("follow the roll", roll.follow_roll());
         tasks.spawn("follow the membership", membership.follow_membership());
         tasks.spawn("register this device", itself.register());
         tasks.spawn("seal the authority", sealing.keep_sealed(signer));
@@ -67,12 +81,12 @@ impl Keeper {
         let Some(first) = self.enrolment.initial.clone() else { return };
         let id = self.enrolment.member_id;
         if let Some(member) = self.enrolment.members.get(&id).cloned() {
-            match self.engine.bootstrap(id, member).await {
-                Ok(()) | Err(crate::consensus::EngineError::AlreadyFormed) => {}
-                Err(error) => {
-                    tracing::error!(%error, "the fleet can not be founded");
-                    return;
+            loop {
+                match self.engine.bootstrap(id, member.clone()).await {
+                    Ok(()) | Err(EngineError::AlreadyFormed) => break,
+                    Err(error) => tracing::error!(%error, "the fleet can not be founded; it is tried again"),
                 }
+                tokio::time::sleep(PAUSE).await;
             }
         }
         let mut batches = vec![crate::api::founding(self.clock.now())];
@@ -111,6 +125,7 @@ impl Keeper {
     async fn follow_membership(mut self) {
         let mut members = self.engine.members();
         let mut belonged = false;
+        let mut known = Arc::new(self.enrolment.members.clone());
         loop {
             let now = members.borrow_and_update().clone();
             // A replica that catches up passes through memberships from before this device joined.
@@ -118,21 +133,76 @@ impl Keeper {
             // be younger than what is replayed.
             if now.contains_key(&self.enrolment.member_id) {
                 belonged = true;
-                let known = self.enrolment.members.clone();
                 if known.keys().any(|id| !now.contains_key(id)) {
                     // Who leaves of its own accord is waiting for the answer that it is out.
                     self.trust.replace_members(known.values().chain(now.values()));
+                    self.trust_more();
                     tokio::time::sleep(FAREWELL).await;
                 }
                 self.trust.replace_members(now.values());
-                if self.enrolment.members != *now {
-                    self.remember(&now);
+                self.trust_more();
+                // The devices of a large fleet come and go all the time. Those who can lead it back
+                // are few, and a start in the dark needs no more than them.
+                let anchors = self.engine.anchors();
+                if self.enrolment.members != anchors {
+                    self.remember(&anchors);
                 }
+                known = now;
             } else if belonged {
                 tracing::error!("this device was removed from its fleet; kith leave --force forgets the fleet here");
             }
             if members.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Those who may speak though they are no members: devices of the time before a recovery, which
+    /// may ask to be let in, and those whom members vouch for to a device that was away for long.
+    fn trust_more(&self) {
+        let mut keys = BTreeMap::new();
+        for (key, (known, _)) in roll::everyone(&self.engine).unwrap_or_default() {
+            if known.former {
+                keys.insert(key, known.name);
+            }
+        }
+        if let Some(revival) = Enrolment::load(&self.config.data_dir).ok().flatten().and_then(|stored| stored.revival) {
+            keys.extend(revival.former.into_values().map(|member| (member.key, member.name)));
+        }
+        let vouched = self.engine.vouched().borrow().clone();
+        keys.extend(vouched.values().map(|member| (member.key, member.name.clone())));
+        self.trust.extend(keys);
+    }
+
+    /// The engine knows what the fleet has recorded of its members' runs.
+    async fn follow_roll(self) {
+        let mut revisions = self.engine.revision();
+        let mut members = self.engine.members();
+        let mut vouched = self.engine.vouched();
+        let mut seen = None;
+        loop {
+            let now = *revisions.borrow_and_update();
+            self.clock.raise(self.engine.last_change());
+            let changed = seen.is_none_or(|seen| {
+                self.engine.events_since(seen, Some(roll::DEVICE)).map_or(true, |events| !events.is_empty())
+            });
+            seen = Some(now);
+            let others = members.has_changed().unwrap_or(false) || vouched.has_changed().unwrap_or(false);
+            let listed = members.borrow_and_update().clone();
+            vouched.borrow_and_update();
+            if changed || others {
+                match roll::everyone(&self.engine) {
+                    Ok(everyone) => self.engine.set_roll(roll::by_member(&everyone, &listed)),
+                    Err(why) => tracing::error!(why, "what the fleet knows of its devices can not be read"),
+                }
+                self.trust_more();
+            }
+            // Cancel-safe: three watches.
+            tokio::select! {
+                biased;
+                changed = revisions.changed() => if changed.is_err() { return },
+                changed = members.changed() => if changed.is_err() { return },
+                changed = vouched.changed() => if changed.is_err() { return },
             }
         }
     }
@@ -156,23 +226,30 @@ impl Keeper {
             if let Err(why) = &done {
                 tracing::debug!(why, "this device is not registered yet");
             }
-            tokio::time::sleep(if done.is_ok() { LOOK_AT_SELF } else { PAUSE }).await;
+            if done.is_ok() { self.until_moved().await } else { tokio::time::sleep(PAUSE).await }
+        }
+    }
+
+    /// Until this device has other addresses, or for some time.
+    async fn until_moved(&self) {
+        let known = addresses(&self.config);
+        let until = tokio::time::Instant::now() + LOOK_AT_SELF;
+        while tokio::time::Instant::now() < until && addresses(&self.config) == known {
+            tokio::time::sleep(LOOK_AT_ADDRESSES).await;
         }
     }
 
     async fn register_once(&self, hardware: &Hardware) -> Result<(), String> {
         let id = self.enrolment.member_id;
         let addresses = addresses(&self.config);
-        let member = self.identity.member(&self.enrolment.name, addresses.clone(), self.config.api_listen.port());
         let members = self.engine.members().borrow().clone();
-        match members.get(&id) {
-            None => return Err("this device is not in the membership".into()),
-            Some(known) if *known != member => {
-                self.engine.update_member(id, member).await.map_err(|error| error.to_string())?;
-            }
-            Some(_) => {}
+        let known = members.get(&id).ok_or("this device is not in the membership")?;
+        let member = own_member(&self.identity, &self.config, known);
+        if *known != member {
+            self.engine.update_member(id, member).await.map_err(|error| error.to_string())?;
         }
-        let images = self.images.list().map_err(|error| error.to_string())?;
+        let Some(images) = &self.images else { return Ok(()) };
+        let images = images.list().map_err(|error| error.to_string())?;
         let facts = NodeFacts {
             name: self.enrolment.name.clone(),
             hardware: hardware.clone(),

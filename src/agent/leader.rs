@@ -2,16 +2,17 @@
 //! planner what to write, and proposes it. Every write carries preconditions, so a device that
 //! only thinks it leads can do no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
 use super::clock::Clock;
+use super::roll;
 use crate::consensus::{Engine, Freshness, Replica};
 use crate::planner::{self, Fleet, Liveness, Plan, PlannedBatch, Settings};
-use crate::store::{Change, Outcome};
+use crate::store::{Change, Event, Outcome};
 
 /// How often the leader looks at who is silent.
 const TICK: Duration = Duration::from_secs(1);
@@ -21,14 +22,15 @@ const IN_FLIGHT: usize = 32;
 
 /// Leads whenever this device is the leader, for ever. Dropping it at any await loses nothing: the
 /// next leader plans from the same state.
-pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings) {
+pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings, former: BTreeSet<String>) {
     let mut leadership = engine.leadership();
     loop {
         if leadership.wait_for(|now| now.is_leader).await.is_err() {
             return;
         }
         tracing::info!("this device leads the fleet");
-        let term = Term { engine: engine.clone(), clock: clock.clone(), settings, since: Instant::now() };
+        let (former, since) = (former.clone(), Instant::now());
+        let term = Term { engine: engine.clone(), clock: clock.clone(), settings, former, since };
         // Cancel-safe: a term holds nothing that is not in the store.
         tokio::select! {
             () = term.run() => {}
@@ -43,6 +45,8 @@ struct Term {
     engine: Engine,
     clock: Arc<Clock>,
     settings: Settings,
+    /// Devices of before a recovery that is not written down yet.
+    former: BTreeSet<String>,
     since: Instant,
 }
 
@@ -51,10 +55,16 @@ impl Term {
         let mut revisions = self.engine.revision();
         let mut view = None;
         let mut last_report = BTreeMap::new();
+        let mut caught_up = false;
         loop {
-            if self.engine.barrier().await != Freshness::Current {
-                tokio::time::sleep(TICK).await;
-                continue;
+            // Once, to have all that earlier leaders wrote; later only when the quorum was silent:
+            // asking costs a round of messages, and what is planned carries preconditions.
+            if !(caught_up && self.engine.leads_for_sure()) {
+                if self.engine.barrier().await != Freshness::Current {
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+                caught_up = true;
             }
             revisions.borrow_and_update();
             let view = match self.catch_up(view.take()) {
@@ -71,10 +81,32 @@ impl Term {
             log_report(&plan, &mut last_report);
             let wrote = self.execute(&plan).await;
             let pause = plan.wake_at.map_or(TICK, |at| at.since(now).clamp(Duration::from_millis(10), TICK));
+            let until = tokio::time::Instant::now() + if wrote { TICK } else { pause };
+            if !self.until_concerned(view, &mut revisions, until).await {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the view up to date until something changed that a plan can have to do with, or the
+    /// time has come. False when the engine has stopped.
+    async fn until_concerned(
+        &self,
+        view: &mut View,
+        revisions: &mut tokio::sync::watch::Receiver<u64>,
+        until: tokio::time::Instant,
+    ) -> bool {
+        loop {
             // Cancel-safe: a watch and a timer.
             tokio::select! {
-                changed = revisions.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(pause), if !wrote => {}
+                changed = revisions.changed() => if changed.is_err() { return false },
+                () = tokio::time::sleep_until(until) => return true,
+            }
+            revisions.borrow_and_update();
+            // Events that are gone: the next round reads everything again.
+            let concerns = self.engine.events_since(view.revision, None).map_or(true, |events| view.take_in(events));
+            if concerns {
+                return true;
             }
         }
     }
@@ -84,27 +116,15 @@ impl Term {
         if let Some(mut view) = view
             && let Ok(events) = self.engine.events_since(view.revision, None)
         {
-            for event in events {
-                view.revision = event.revision;
-                match event.change {
-                    Change::Deleted => view.fleet.remove(&event.key),
-                    Change::Created | Change::Updated => view.put(&crate::store::Document {
-                        key: event.key,
-                        body: event.body.to_vec(),
-                        created: event.created,
-                        modified: event.revision,
-                    }),
-                }
-            }
+            view.take_in(events);
             return Ok(view);
         }
         let mut fresh = View { fleet: Fleet::default(), revision: u64::MAX };
         fresh.fleet.settings = self.settings;
         for kind in Fleet::kinds() {
-            let listing = self.engine.list(&kind, None).map_err(|error| error.to_string())?;
+            let read = self.engine.each_document(&kind, |document| fresh.put(&document));
             // The oldest of the lists: events between it and the newest are applied again.
-            fresh.revision = fresh.revision.min(listing.revision);
-            listing.documents.iter().for_each(|document| fresh.put(document));
+            fresh.revision = fresh.revision.min(read.map_err(|error| error.to_string())?);
         }
         Ok(fresh)
     }
@@ -113,6 +133,13 @@ impl Term {
         let members = self.engine.members().borrow().clone();
         let status = self.engine.status();
         fleet.members = members.values().map(|member| member.name.clone()).collect();
+        // Devices of before a recovery may come back: they are lost like others, after some time.
+        let known = roll::everyone(&self.engine).unwrap_or_default();
+        let written = known.into_values().filter(|(known, _)| known.former).map(|(known, _)| known.name);
+        let former = written.chain(self.former.iter().cloned());
+        let former: BTreeSet<String> =
+            former.filter(|name| !members.values().any(|member| member.name == *name)).collect();
+        fleet.members.extend(former.iter().cloned());
         fleet.leader_for = self.since.elapsed();
         fleet.liveness = members
             .iter()
@@ -122,6 +149,8 @@ impl Term {
                 Some((member.name.clone(), Liveness { silent_for }))
             })
             .collect();
+        let silent_for = self.since.elapsed();
+        fleet.liveness.extend(former.into_iter().map(|name| (name, Liveness { silent_for })));
     }
 
     /// Proposes the batches of a plan; true when at least one applied and there is more to see.
@@ -154,6 +183,30 @@ struct View {
 }
 
 impl View {
+    /// Takes events in; true when one of them can give a plan something to do.
+    fn take_in(&mut self, events: Vec<Event>) -> bool {
+        let mut concerns = false;
+        for event in events {
+            self.revision = event.revision;
+            concerns |= self.fleet.is_planned(&event.key);
+            let key = event.key.clone();
+            match event.change {
+                Change::Deleted => {
+                    self.fleet.remove(&event.key);
+                    concerns |= self.fleet.others.owned().next().is_some();
+                }
+                Change::Created | Change::Updated => self.put(&crate::store::Document {
+                    key: event.key,
+                    body: event.body.to_vec(),
+                    created: event.created,
+                    modified: event.revision,
+                }),
+            }
+            concerns |= self.fleet.is_planned(&key);
+        }
+        concerns
+    }
+
     fn put(&mut self, document: &crate::store::Document) {
         if let Err(skipped) = self.fleet.put(document) {
             tracing::warn!(object = %skipped.key, why = skipped.why, "the planner passes over an object");

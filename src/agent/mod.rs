@@ -4,20 +4,29 @@
 
 mod admission;
 mod authority;
+pub(crate) mod backup;
 pub mod clock;
 mod control;
 mod device;
+mod discovery;
+mod enter;
+pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
 mod keeper;
 mod leader;
 mod lock;
 pub mod node;
+mod peers;
+mod recovery;
 mod rehearse;
 mod reports;
+mod roll;
 mod serve;
-mod status;
+pub(crate) mod status;
+mod steer;
 pub mod tasks;
+mod unsound;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,14 +37,16 @@ use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
 use crate::config::Config;
-use crate::consensus::{Engine, EngineConfig, EngineError};
-use crate::identity::{Enrolment, Identity, IdentityError, Trust};
+use crate::consensus::mirror::poll_interval;
+use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
+use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::images::ImageStore;
 use crate::planner;
 use crate::reconciler;
 use crate::runtime::{RuntimeError, Shims, ShimsConfig};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
+pub(crate) use authority::SEAL;
 use authority::Signer;
 use clock::Clock;
 use control::Control;
@@ -45,8 +56,15 @@ use tasks::Tasks;
 /// How often an agent without a fleet looks whether its device was enrolled.
 const ENROLMENT_POLL: Duration = Duration::from_millis(500);
 
+/// How long an agent that stops waits for another device to take over the lead.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often an agent whose disk is full looks whether there is room.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
+
+/// Polls of a mirror in the time after which a silent device is lost: one for each level of the tree
+/// of a fleet of thousands, and two to spare.
+const POLLS_UNTIL_LOST: u32 = 5;
 
 /// The agent can not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +78,26 @@ pub enum AgentError {
     /// Log, state, consensus.
     #[error("start the engine")]
     Engine(#[from] EngineError),
+    /// The log or the state of the only member can not be trusted.
+    #[error(
+        "{why}. This device is the only member of its fleet, so it does not start and nothing was changed: kith \
+         restore FILE begins the fleet again from a backup"
+    )]
+    Alone {
+        /// What is wrong, and what is left.
+        why: crate::storage::StorageError,
+    },
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
     /// Images.
     #[error("open the image store")]
     Images(#[from] crate::images::ImageError),
+    /// The socket on which `kith` reaches the agent.
+    #[error(
+        "make the socket for kith: run_dir in agent.toml must be writable, on a disk with sockets, and a short path"
+    )]
+    Socket(#[from] crate::api::ServeError),
     /// Another agent runs here.
     #[error("another agent{pid} runs with {key} = {folder:?}: stop it first, or give this one its own {key}")]
     Taken {
@@ -93,7 +125,7 @@ fn file(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> AgentError 
 
 /// Why the agent ends.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// Somebody stopped it.
     Stopped,
     /// This device left its fleet.
@@ -102,6 +134,8 @@ enum End {
     Broken(String),
     /// What made the engine give up is over.
     Mended,
+    /// The agent has to start again: as a new member, or with another log and state.
+    Again,
 }
 
 /// Runs until the agent is told to stop. Containers live on.
@@ -110,10 +144,14 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
     }
-    let _alone = [lock::Lock::take(&config.data_dir, "data_dir")?, lock::Lock::take(&config.run_dir, "run_dir")?];
+    let data = lock::Lock::take(&config.data_dir, "data_dir").await?;
+    let _alone = [data, lock::Lock::take(&config.run_dir, "run_dir").await?];
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
     let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
-    let mut agent = Agent::start(Arc::new(config), identity, enrolment).await?;
+    let enrolment = exchange::finish(&config.data_dir, enrolment)?;
+    let config = Arc::new(config);
+    let started = Agent::start(config.clone(), identity, enrolment).await;
+    let mut agent = started.map_err(|error| unsound::after(&config.data_dir, error))?;
     let mut end = agent.until_end(&mut signals).await;
     if let End::Broken(why) = &end
         && let Some(trouble) = agent.engine.disk_trouble()
@@ -183,38 +221,31 @@ struct Agent {
     engine: Engine,
     transport: Transport,
     tasks: Tasks,
-    left: mpsc::Receiver<()>,
-    runtime: Shims,
+    ending: mpsc::Receiver<End>,
+    /// `None` on a witness, which runs nothing.
+    runtime: Option<Shims>,
 }
 
 impl Agent {
     async fn start(config: Arc<Config>, identity: Arc<Identity>, enrolment: Enrolment) -> Result<Self, AgentError> {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
-        let runtime = Shims::new(shims(&config)?)?;
-        runtime.sweep().await?;
-        let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
+        let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
+        let workloads = if witness { None } else { Some(Workloads::open(&config).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
             Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
-        let wall = clock.clone();
-        let engine = Engine::start(EngineConfig {
-            data_dir: config.data_dir.clone(),
-            member_id: enrolment.member_id,
-            profile: config.profile,
-            wire: Arc::new(transport.clone()),
-            wall: Arc::new(move || wall.now()),
-            client: rand::random(),
-        })
-        .await?;
+        let fingerprint = hardware::fingerprint();
+        let begun = Run::begin(&config.data_dir, &fingerprint)?;
+        let verdict = enter::first_verdict(&enrolment, begun.moved, &config.data_dir);
+        let presence = Presence { stamp: Stamp { epoch: enrolment.epoch, run: begun.run }, verdict };
+        let engine = Self::engine(&config, &enrolment, &transport, &clock, presence).await?;
         let signer = Signer { engine: engine.clone(), identity: identity.clone(), member_id: enrolment.member_id };
-        let answering = signer.clone();
-        engine.set_app_handler(Arc::new(move |from, request| {
-            let answer = answering.answer(from, &request);
-            Box::pin(async move { answer })
-        }));
-        let (leaving, left) = mpsc::channel(1);
-        let settings = planner::Settings { lost_after: Duration::from_secs(config.lost_after_seconds) };
+        let reports = Arc::new(Reports::default());
+        peers::attend(&engine, &signer, &reports);
+        let (ends, ending) = mpsc::channel(1);
+        let lost_after = Duration::from_secs(config.lost_after_seconds);
+        let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),
@@ -224,7 +255,7 @@ impl Agent {
             fleet: enrolment.fleet.clone(),
             name: enrolment.name.clone(),
             authority: enrolment.authority.clone(),
-            left: leaving,
+            ending: ends.clone(),
         });
         let told = clock.clone();
         let api = Api::new(ApiConfig {
@@ -245,42 +276,82 @@ impl Agent {
             fleet: enrolment.fleet.clone(),
             authority: enrolment.authority.clone(),
         }));
-        serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks);
+        serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
             config: config.clone(),
             clock: clock.clone(),
-            images: images.clone(),
+            images: workloads.as_ref().map(|workloads| workloads.images.clone()),
             enrolment: enrolment.clone(),
             identity: identity.clone(),
             trust,
         };
         keeper.spawn(&tasks, signer.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
-        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings));
-        Self::spawn_device(&config, &engine, &runtime, images, &clock, &enrolment, &tasks);
+        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
+        let applicant = enter::Applicant {
+            engine: engine.clone(),
+            config: config.clone(),
+            identity: identity.clone(),
+            enrolment: enrolment.clone(),
+            hardware: fingerprint,
+            ending: ends,
+        };
+        applicant.spawn(&tasks, transport.clone(), reports.clone());
+        if let Some(workloads) = &workloads {
+            Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
+        }
+        reports.spawn(&tasks, &engine, &clock);
         serve::notify_ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
-        Ok(Self { config, engine, transport, tasks, left, runtime })
+        let runtime = workloads.map(|workloads| workloads.runtime);
+        Ok(Self { config, engine, transport, tasks, ending, runtime })
+    }
+
+    /// The engine, which hears nobody whom the fleet had fenced before the last stop.
+    async fn engine(
+        config: &Config,
+        enrolment: &Enrolment,
+        transport: &Transport,
+        clock: &Arc<Clock>,
+        presence: Presence,
+    ) -> Result<Engine, AgentError> {
+        let wall = clock.clone();
+        let engine = Engine::start(EngineConfig {
+            data_dir: config.data_dir.clone(),
+            disk: Arc::new(crate::storage::RealDisk),
+            member_id: enrolment.member_id,
+            profile: config.profile,
+            wire: Arc::new(transport.clone()),
+            wall: Arc::new(move || wall.now()),
+            client: rand::random(),
+            mirrors: mirror_settings(config, enrolment),
+            presence,
+        })
+        .await?;
+        clock.raise(engine.last_change());
+        match roll::everyone(&engine) {
+            Ok(everyone) => engine.set_roll(roll::by_member(&everyone, &engine.members().borrow().clone())),
+            Err(why) => tracing::error!(why, "what the fleet knows of its devices can not be read"),
+        }
+        Ok(engine)
     }
 
     fn spawn_device(
         config: &Arc<Config>,
         engine: &Engine,
-        runtime: &Shims,
-        images: Arc<ImageStore>,
-        clock: &Arc<Clock>,
+        workloads: &Workloads,
+        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         enrolment: &Enrolment,
         tasks: &Tasks,
     ) {
-        let reports = Arc::new(Reports::default());
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: enrolment.name.clone(), ip, memory: hardware.memory };
         let device = device::Device {
             engine: engine.clone(),
-            runtime: Arc::new(runtime.clone()),
-            images,
+            runtime: Arc::new(workloads.runtime.clone()),
+            images: workloads.images.clone(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -288,15 +359,14 @@ impl Agent {
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
         tasks.spawn("look after the device", device.run());
-        let (engine, clock) = (engine.clone(), clock.clone());
-        tasks.spawn("report", async move { reports.deliver(engine, move || clock.now()).await });
+        tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
     }
 
     async fn until_end(&mut self, signals: &mut Signals) -> End {
         // Cancel-safe: signals, a channel and a watch.
         tokio::select! {
             () = signals.any() => End::Stopped,
-            Some(()) = self.left.recv() => End::Left,
+            Some(end) = self.ending.recv() => end,
             why = self.engine.failed() => End::Broken(why),
         }
     }
@@ -307,7 +377,7 @@ impl Agent {
             // Cancel-safe: signals, a channel and a timer.
             tokio::select! {
                 () = signals.any() => return End::Stopped,
-                Some(()) = self.left.recv() => return End::Left,
+                Some(end) = self.ending.recv() => return end,
                 () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
             }
         }
@@ -315,6 +385,10 @@ impl Agent {
     }
 
     async fn stop(self, end: End) -> Result<(), AgentError> {
+        // While this device still answers: whoever writes through it notices nothing.
+        if matches!(end, End::Stopped | End::Left) && !self.engine.step_aside(HAND_OVER_WITHIN).await {
+            tracing::info!("nobody could take over the lead at once; the others elect a leader");
+        }
         self.tasks.finish().await;
         if let Err(error) = self.engine.shutdown().await {
             tracing::warn!(%error, "the engine did not end cleanly; its log will be replayed");
@@ -323,9 +397,41 @@ impl Agent {
         match end {
             End::Stopped => Ok(()),
             End::Broken(reason) => Err(EngineError::Stopped { reason }.into()),
-            End::Mended => Err(start_again()),
+            End::Mended | End::Again => Err(start_again()),
             End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
+    }
+}
+
+/// Names of the devices of the time before a recovery, which may come back.
+fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
+    let former = enrolment.revival.iter().flat_map(|revival| revival.former.values());
+    former.map(|member| member.name.clone()).collect()
+}
+
+/// What a device needs to run containers.
+struct Workloads {
+    runtime: Shims,
+    images: Arc<ImageStore>,
+}
+
+impl Workloads {
+    async fn open(config: &Config) -> Result<Self, AgentError> {
+        let runtime = Shims::new(shims(config)?)?;
+        runtime.sweep().await?;
+        let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
+        Ok(Self { runtime, images })
+    }
+}
+
+/// How this device takes part in a fleet that has mirrors. Silence travels up the tree poll by poll,
+/// so several of them must fit into the time after which a device is lost.
+fn mirror_settings(config: &Config, enrolment: &Enrolment) -> MirrorSettings {
+    let within = Duration::from_secs(config.lost_after_seconds) / POLLS_UNTIL_LOST;
+    MirrorSettings {
+        standbys: config.standbys,
+        poll: Some(poll_interval(config.profile).min(within)),
+        contacts: enrolment.members.clone(),
     }
 }
 

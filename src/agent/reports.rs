@@ -2,13 +2,16 @@
 //! latest status of a pod is kept, so a device that is cut off for a year holds one for each pod.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use tokio::sync::Notify;
 
+use super::clock::Clock;
+use super::tasks::Tasks;
 use crate::consensus::{Engine, ProposeError, Replica};
 use crate::reconciler::container::PodRef;
 use crate::resource::Timestamp;
@@ -20,6 +23,9 @@ const EVENTS_LIMIT: usize = 128;
 
 /// Reports on their way at once.
 const IN_FLIGHT: usize = 16;
+
+/// Pause between two looks whether all is told.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Pause after the fleet could not be told.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,6 +44,8 @@ pub(crate) enum Report {
 pub(crate) struct Reports {
     waiting: Mutex<Waiting>,
     added: Notify,
+    /// Something is on its way.
+    busy: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -64,16 +72,35 @@ impl Reports {
         self.added.notify_one();
     }
 
+    /// Waits until nothing is left to be told.
+    pub(crate) async fn told(&self) {
+        loop {
+            let waiting = self.lock().events.is_empty() && !self.busy.load(Ordering::Acquire);
+            if waiting {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to tell the fleet.
+    pub(crate) fn spawn(self: Arc<Self>, tasks: &Tasks, engine: &Engine, clock: &Arc<Clock>) {
+        let (engine, clock) = (engine.clone(), clock.clone());
+        tasks.spawn("report", async move { self.deliver(engine, move || clock.now()).await });
     }
 
     /// Tells the fleet, for ever. A report in flight when this is dropped is derived again from
     /// what runs.
     pub(crate) async fn deliver(&self, engine: Engine, now: impl Fn() -> Timestamp) {
         loop {
+            self.busy.store(true, Ordering::Release);
             let Waiting { pods, events } = std::mem::take(&mut *self.lock());
             if pods.is_empty() && events.is_empty() {
+                self.busy.store(false, Ordering::Release);
                 self.added.notified().await;
                 continue;
             }
@@ -86,6 +113,7 @@ impl Reports {
             for occurrence in events {
                 all &= self.tell_event(&engine, occurrence, now()).await;
             }
+            self.busy.store(false, Ordering::Release);
             if !all {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -105,7 +133,7 @@ impl Reports {
         let checks = vec![Check { key, expect: Precondition::AtRevision(revision) }];
         match engine.propose(Batch { checks, writes: vec![write] }).await {
             // Refused: the pod changed meanwhile, and the device loop decides again from what it is now.
-            Ok(_) | Err(ProposeError::Stopping) => true,
+            Ok(_) | Err(ProposeError::Stopping | ProposeError::Forbidden(_)) => true,
             Err(error) => {
                 tracing::debug!(pod = pod.name, %error, "a report waits");
                 self.lock().pods.entry(pod).or_insert(report);
@@ -122,7 +150,7 @@ impl Reports {
         let Some(body) = body(&occurrence.event(earlier.as_ref(), now)) else { return true };
         let batch = Batch { checks: vec![Check { key: key.clone(), expect }], writes: vec![Write::Put { key, body }] };
         match engine.propose(batch).await {
-            Ok(_) | Err(ProposeError::Stopping) => true,
+            Ok(_) | Err(ProposeError::Stopping | ProposeError::Forbidden(_)) => true,
             Err(_) => {
                 self.event(occurrence);
                 false

@@ -44,14 +44,13 @@ impl PeerStreams for Peers {
     }
 }
 
-/// Serves the unix socket.
-pub(crate) fn unix(api: &Api, path: &Path, tasks: &Tasks) {
-    let (api, path) = (api.clone(), path.to_owned());
-    tasks.spawn("serve the socket", async move {
-        if let Err(error) = api.serve_unix(&path).await {
-            tracing::error!(%error, "the API's socket can not be served");
-        }
-    });
+/// Serves the unix socket. Without it nobody could work with this device, so an agent that can not
+/// have it does not start.
+pub(crate) fn unix(api: &Api, path: &Path, tasks: &Tasks) -> Result<(), AgentError> {
+    let listener = Api::bind_unix(path)?;
+    let api = api.clone();
+    tasks.spawn("serve the socket", async move { api.serve_socket(listener).await });
+    Ok(())
 }
 
 /// Serves HTTPS as soon as this device has a certificate for its addresses.
@@ -97,9 +96,9 @@ async fn certificate(config: &Config, identity: &Identity, signer: &Signer) -> S
     {
         return kept.certificate;
     }
-    let ask = Ask::SignServing { public_key: identity.serving_public_key(), addresses: addresses.clone() };
+    let ask = || Ask::SignServing { public_key: identity.serving_public_key(), addresses: addresses.clone() };
     loop {
-        match signer.ask(&ask).await {
+        match signer.ask(ask()).await {
             Ok(certificate) => {
                 let serving = Serving { addresses, certificate };
                 if let Err(error) = keep(&path, &serving) {
@@ -134,9 +133,11 @@ pub(crate) fn notify_ready(status: &str) {
 }
 
 /// The device left: its containers end, and its keys, log and state are removed. Images stay.
-pub(crate) fn forget_fleet(config: &Config, runtime: Shims) -> Result<(), AgentError> {
-    drop(runtime);
-    crate::runtime::kill_everything(&config.cgroup)?;
+pub(crate) fn forget_fleet(config: &Config, runtime: Option<Shims>) -> Result<(), AgentError> {
+    if let Some(runtime) = runtime {
+        drop(runtime);
+        crate::runtime::kill_everything(&config.cgroup)?;
+    }
     // The keys and the enrolment go last and at once, by a rename: as long as they are there, this
     // device is not free for another fleet, and once they are gone nothing of the old one is left.
     let identity = config.data_dir.join("identity");

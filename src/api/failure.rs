@@ -125,6 +125,7 @@ impl From<ProposeError> for Failure {
                 Self::unavailable(format!("the write was not accepted: {error}"))
             }
             ProposeError::TooLarge { .. } => Self::new(413, "RequestEntityTooLarge", error.to_string()),
+            ProposeError::Forbidden(_) => Self::new(403, "Forbidden", error.to_string()),
             ProposeError::Storage(_) => Self::internal(error.to_string()),
         }
     }

@@ -9,11 +9,16 @@
 //! | `/kith/v1/tokens/<id>` | DELETE | | empty object |
 //! | `/kith/v1/leave` | POST | [`LeaveAsk`] | [`LeaveDone`] |
 //! | `/kith/v1/kubeconfig` | POST | [`KubeconfigAsk`] | [`KubeconfigParts`] |
+//! | `/kith/v1/backup` | GET | | a backup file, streamed |
+//! | `/kith/v1/recover` | GET | | [`RecoverView`] |
+//! | `/kith/v1/recover` | POST | [`RecoverAsk`] | [`RecoverDone`] |
 //! | `/kith/v1/plan` | POST | manifests, YAML, several documents | [`PlanAnswer`] |
 //!
 //! An answer that is not 2xx is a Kubernetes `Status`, as everywhere else.
 
 use serde::{Deserialize, Serialize};
+
+use crate::identity::Preference;
 
 /// Path of [`FleetStatus`].
 pub const STATUS: &str = "/kith/v1/status";
@@ -21,6 +26,10 @@ pub const STATUS: &str = "/kith/v1/status";
 pub const TOKENS: &str = "/kith/v1/tokens";
 /// Path on which this device leaves its fleet.
 pub const LEAVE: &str = "/kith/v1/leave";
+/// Path of a backup.
+pub const BACKUP: &str = "/kith/v1/backup";
+/// Path on which this device goes on alone.
+pub const RECOVER: &str = "/kith/v1/recover";
 /// Path of client certificates for `kubectl`.
 pub const KUBECONFIG: &str = "/kith/v1/kubeconfig";
 /// Path of the planner's dry run.
@@ -45,6 +54,10 @@ pub struct FleetStatus {
     pub quorum: bool,
     /// Names of the devices that vote, sorted.
     pub voters: Vec<String>,
+    /// The device whose knowledge of the others this is: the leader when it answered, else the
+    /// device that was asked.
+    #[serde(default)]
+    pub observer: String,
     /// All members, sorted by name.
     pub devices: Vec<DeviceStatus>,
     /// The store's revision in this device's replica.
@@ -74,10 +87,28 @@ pub struct DeviceStatus {
     pub ready: bool,
     /// Where its peers reach it, `ADDRESS:PORT`, best first.
     pub addresses: Vec<String>,
-    /// Log entries that it still misses; `None` when this device can not know (only the leader does).
+    /// Log entries that it still misses; `None` when nobody who knows answered (only the leader does).
     pub lag: Option<u64>,
-    /// Time since it was last heard, in milliseconds; `None` when it never was.
+    /// How long ago the first of them was written, in milliseconds.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
+    /// Time since the observer last heard it, in milliseconds; `None` when it never did.
     pub last_heard_ms: Option<u64>,
+    /// Whether it wants to vote, as its label says: `auto`, `prefer` or `never`.
+    #[serde(default)]
+    pub preference: Preference,
+    /// Why it does not vote; empty for one that does, and when nobody who knows answered.
+    #[serde(default)]
+    pub no_vote: String,
+    /// Where it stands; empty when nobody said.
+    #[serde(default)]
+    pub zone: String,
+    /// It only votes, and is no node.
+    #[serde(default)]
+    pub witness: bool,
+    /// It takes no more pods, and does not lead.
+    #[serde(default)]
+    pub cordoned: bool,
     /// Pods bound to it.
     pub pods: u32,
 }
@@ -90,9 +121,11 @@ pub enum DeviceRole {
     Leader,
     /// Votes.
     Voter,
-    /// Keeps a replica without a vote.
+    /// Keeps a replica without a vote, and can be given one at once.
     #[default]
     Learner,
+    /// Keeps a replica that it gets from a device nearer to the leader.
+    Mirror,
 }
 
 /// Something that is wrong with the fleet.
@@ -119,9 +152,11 @@ pub struct TokenAsk {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenRole {
-    /// A device that runs workloads.
+    /// A device that runs workloads; a witness may join with it too.
     #[default]
     Device,
+    /// A witness: it votes and runs nothing.
+    Witness,
 }
 
 /// A new token. Its secret is shown this once.
@@ -172,6 +207,54 @@ pub struct LeaveDone {
     /// The fleet that it left.
     pub fleet: String,
     /// What became of its pods and of its place, as a sentence.
+    pub message: String,
+}
+
+/// What a recovery on the device that answers would keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverView {
+    /// The fleet's id.
+    pub fleet: String,
+    /// This device, the one that would go on.
+    pub device: String,
+    /// The epoch that would end.
+    pub epoch: u64,
+    /// Whether a quorum answers: then there is nothing to recover.
+    pub quorum: bool,
+    /// Names of the devices that vote.
+    pub voters: Vec<String>,
+    /// Names of all other members: they would have to come back as new ones.
+    pub others: Vec<String>,
+    /// The leader that this device last knew.
+    pub leader: Option<String>,
+    /// Seconds since it was heard; `None` when not since this agent started.
+    pub leader_heard_seconds: Option<u64>,
+    /// Index of the last entry in this device's log: all of them would be kept.
+    pub last_entry: Option<u64>,
+    /// Index of the last entry that this device knows to be acknowledged.
+    pub applied: Option<u64>,
+    /// Revision of this device's replica.
+    pub revision: u64,
+    /// When the last write in this replica was made, RFC 3339.
+    pub last_write: String,
+    /// Whether this device votes: one that does not may be further behind.
+    pub is_voter: bool,
+}
+
+/// Asks the device to go on alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverAsk {
+    /// Although a quorum answers.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The device goes on alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverDone {
+    /// The new epoch.
+    pub epoch: u64,
+    /// What happened, as a sentence.
     pub message: String,
 }
 

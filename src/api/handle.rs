@@ -11,7 +11,7 @@ use super::ask::{Ask, Query};
 use super::failure::Failure;
 use super::peer::FORWARDED_BY;
 use super::route::{Route, Target};
-use super::{Api, ExtraRequest, User, access, discovery, openapi};
+use super::{Api, ExtraBody, ExtraRequest, User, access, discovery, openapi};
 
 /// The most bytes of a request's body: 3 MiB.
 pub(super) const BODY_LIMIT: usize = 3 << 20;
@@ -101,7 +101,10 @@ impl Api {
             user: ask.user,
         };
         let answered = self.inner.config.extra.handle(request).ok_or_else(Failure::no_such_path)?.await;
-        Ok(answer::whole(answered.status, &answered.content_type, answered.body))
+        Ok(match answered.body {
+            ExtraBody::Whole(bytes) => answer::whole(answered.status, &answered.content_type, bytes),
+            ExtraBody::Stream(chunks) => answer::stream(&answered.content_type, chunks),
+        })
     }
 }
 

@@ -16,9 +16,12 @@ mod delete;
 mod discovery;
 mod failure;
 pub mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handle;
 mod logs;
 mod openapi;
+mod patience;
 mod peer;
 mod read;
 mod route;
@@ -141,14 +144,24 @@ pub struct ExtraRequest {
 }
 
 /// An answer from the fleet's own corner.
-#[derive(Clone, Debug)]
 pub struct ExtraResponse {
     /// HTTP status code.
     pub status: u16,
     /// Such as `application/json`.
     pub content_type: String,
-    /// The whole body.
-    pub body: Vec<u8>,
+    /// The body.
+    pub body: ExtraBody,
+}
+
+/// A body that comes as it is made.
+pub type ByteChunks = futures_util::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>;
+
+/// The body of an answer from the fleet's own corner.
+pub enum ExtraBody {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// As it is made.
+    Stream(ByteChunks),
 }
 
 /// What the agent serves under `/kith/`, beyond Kubernetes.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::patience::{Patient, WRITE_TIMEOUT};
 use super::{Api, User};
 
 /// The most connections at a time.
@@ -69,7 +70,7 @@ impl Api {
             .max_buf_size(HEAD_LIMIT)
             .max_headers(HEADERS_LIMIT)
             .half_close(false)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service);
         tokio::pin!(connection);
         let shutdown = self.inner.config.shutdown.clone();
         // The connection is polled on after the shutdown, so that no answer is cut in the middle.
@@ -87,7 +88,17 @@ impl Api {
 
     /// Serves root on a unix socket until the shutdown. A socket that a dead agent left is replaced.
     pub async fn serve_unix(&self, path: &Path) -> Result<(), ServeError> {
-        let listener = bind_unix(path).map_err(|source| ServeError::Socket { path: path.to_owned(), source })?;
+        self.serve_socket(Self::bind_unix(path)?).await;
+        Ok(())
+    }
+
+    /// Makes the socket, replacing one that an earlier agent left. Nobody is served yet.
+    pub fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+        bind_unix(path).map_err(|source| ServeError::Socket { path: path.to_owned(), source })
+    }
+
+    /// Serves root on such a socket until the shutdown.
+    pub async fn serve_socket(&self, listener: UnixListener) {
         let mut open = JoinSet::new();
         let shutdown = self.inner.config.shutdown.clone();
         loop {
@@ -105,7 +116,6 @@ impl Api {
             }
         }
         while open.join_next().await.is_some() {}
-        Ok(())
     }
 
     /// Serves users with a certificate on a TCP listener until the shutdown.

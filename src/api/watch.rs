@@ -1,5 +1,5 @@
-//! Watch: the store's events as a stream of JSON lines. Events are pulled when the revision moves,
-//! so a slow watcher holds no memory.
+//! Watch: the store's events as a stream of JSON lines. Events are pulled when the client takes
+//! more, so a slow watcher holds no memory: what it missed is gone, and it is told so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::Api;
 use super::answer::{self, Answer};
 use super::ask::{Accept, Ask};
 use super::failure::Failure;
-use super::read::{Selection, decode, include};
+use super::read::{Selection, decode, include, object};
 use super::route::Target;
 use crate::resource::kind::Kind;
 use crate::resource::meta;
 use crate::resource::table::{self, Include};
-use crate::store::{Change, Event};
+use crate::store::{Change, Document, Event};
 
 /// How long a watch lasts when the client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
@@ -28,6 +28,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 /// Time between bookmarks, for clients that want them.
 const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Bytes that are made ready for a client before it takes any: a slow one costs no more than these.
+const QUEUE_BYTES: usize = 64 << 10;
 
 /// One client's watch.
 struct Watcher {
@@ -40,7 +43,10 @@ struct Watcher {
     /// Everything up to this revision was sent or passed over.
     cursor: u64,
     revisions: watch::Receiver<u64>,
+    /// What was there when the watch began, as far as it was not sent yet.
+    first: std::vec::IntoIter<Document>,
     queue: VecDeque<Bytes>,
+    queued: usize,
     /// Only the first table of a watch describes its columns.
     described: bool,
     deadline: Instant,
@@ -83,7 +89,9 @@ impl Api {
             bookmarks: ask.query.flag("allowWatchBookmarks") && form == Accept::Json,
             cursor: asked.unwrap_or(0),
             revisions: self.replica().revision(),
+            first: Vec::new().into_iter(),
             queue: VecDeque::new(),
+            queued: 0,
             described: false,
             deadline: now + timeout,
             next_bookmark: now + BOOKMARK_INTERVAL,
@@ -91,11 +99,10 @@ impl Api {
         };
         if asked.is_none() {
             self.freshen(ask, warnings).await;
-            let (revision, objects) = self.selected(target, &watcher.selection)?;
-            watcher.cursor = revision;
-            for object in objects {
-                watcher.push("ADDED", object);
-            }
+            let namespace = (!target.namespace.is_empty()).then_some(target.namespace.as_str());
+            let listing = self.replica().list(&target.kind.store_kind(), namespace)?;
+            watcher.cursor = listing.revision;
+            watcher.first = listing.documents.into_iter();
         }
         let chunks = stream::unfold(watcher, |mut watcher| async move {
             let chunk = watcher.next().await?;
@@ -110,10 +117,15 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(line) = self.queue.pop_front() {
+                self.queued -= line.len();
                 return Some(line);
             }
             if self.over {
                 return None;
+            }
+            if let Some(document) = self.first.next() {
+                self.begin(&document);
+                continue;
             }
             let latest = *self.revisions.borrow_and_update();
             self.pull(latest);
@@ -136,7 +148,17 @@ impl Watcher {
         }
     }
 
-    /// Takes the events since the cursor into the queue.
+    /// Takes an object that was there when the watch began into the queue.
+    fn begin(&mut self, document: &Document) {
+        match object(document) {
+            Ok(found) if self.selection.selects(&found) => self.push("ADDED", found),
+            Ok(_) => {}
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    /// Takes events since the cursor into the queue: all, or as many as it holds. Those of one
+    /// revision stay together, so that the cursor can stand behind them.
     fn pull(&mut self, latest: u64) {
         if latest < self.cursor {
             // The client saw a newer state on another device: this replica has yet to catch up.
@@ -145,6 +167,9 @@ impl Watcher {
         match self.api.replica().events_since(self.cursor, Some(&self.kind.store_kind())) {
             Ok(events) => {
                 for event in events {
+                    if self.queued >= QUEUE_BYTES && event.revision > self.cursor {
+                        return;
+                    }
                     self.cursor = self.cursor.max(event.revision);
                     if let Err(failure) = self.take(&event) {
                         return self.fail(&failure);
@@ -198,6 +223,7 @@ impl Watcher {
     fn line(&mut self, value: &Value) {
         let mut text = value.to_string();
         text.push('\n');
+        self.queued += text.len();
         self.queue.push_back(Bytes::from(text));
     }
 

@@ -7,7 +7,7 @@ use super::admit::{self, Strictness};
 use super::answer::Answer;
 use super::ask::{Ask, PROTOBUF};
 use super::failure::Failure;
-use super::read::{decode, key, object};
+use super::read::{key, object};
 use super::route::Target;
 use super::{Api, new_uid, scale};
 use crate::consensus::Freshness;
@@ -102,11 +102,11 @@ impl Api {
                 return Err(Failure::already_exists(target.kind, &name));
             }
             let body = made.to_string().into_bytes();
-            batch.writes.push(Write::Put { key: key.clone(), body: body.clone() });
+            batch.writes.push(Write::Put { key: key.clone(), body });
             match self.propose(batch, dry_run).await? {
                 Proposed::At(revision) => {
                     warnings.append(&mut told);
-                    return decode(&key, &body, revision);
+                    return Ok(at(made, revision));
                 }
                 Proposed::Lost(keys) if keys.contains(&key) && (!generated || attempt == ATTEMPTS) => {
                     return Err(Failure::already_exists(target.kind, &name));
@@ -224,30 +224,36 @@ impl Api {
             };
             let mut stored = stored;
             meta::remove(&mut stored, "resourceVersion");
-            let show = |body: &[u8], revision| {
-                let object = decode(&key, body, revision)?;
+            let show = |stored: Value, revision| {
+                let object = at(stored, revision);
                 Ok(if scaled { scale::of(&object) } else { object })
             };
             if stored == stored_before {
                 warnings.append(&mut told);
-                return show(&document.body, document.modified);
+                return show(stored, document.modified);
             }
             let body = stored.to_string().into_bytes();
             let expect = Precondition::AtRevision(document.modified);
             let batch = Batch {
                 checks: vec![Check { key: key.clone(), expect }],
-                writes: vec![Write::Put { key: key.clone(), body: body.clone() }],
+                writes: vec![Write::Put { key: key.clone(), body }],
             };
             match self.propose(batch, dry_run).await? {
                 Proposed::At(revision) => {
                     warnings.append(&mut told);
-                    return show(&body, revision);
+                    return show(stored, revision);
                 }
                 Proposed::Lost(_) => self.catch_up().await?,
             }
         }
         Err(Failure::modified(target.kind, &target.name))
     }
+}
+
+/// A stored object as clients see it at a revision.
+fn at(mut stored: Value, revision: u64) -> Value {
+    meta::set_revision(&mut stored, revision);
+    stored
 }
 
 fn refused(error: &PatchError) -> Failure {

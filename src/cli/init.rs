@@ -83,7 +83,7 @@ pub(crate) fn found(
 ) -> Result<Token, Failure> {
     refuse_enrolled(config)?;
     let identity = Identity::load_or_create(&config.data_dir)?;
-    let member = identity.member(name, addresses, config.api_listen.port());
+    let member = identity.member(name, addresses, config.api_listen.port()).labelled(&config.labels);
     let created = now();
     let terms =
         TokenTerms { role: Role::Device, uses, expires: created.plus(ttl), created, created_by: "kith init".into() };

@@ -7,7 +7,7 @@ use super::Session;
 use super::failure::{Code, Failure};
 use super::init::{Place, addresses, device_name, refuse_enrolled};
 use super::output::{note, say};
-use crate::identity::{Enrolment, Identity, JoinRefusal, Token, TokenError};
+use crate::identity::{Enrolment, Identity, JoinRefusal, Member, Token, TokenError};
 use crate::transport::JoinGrant;
 use crate::transport::join::{JoinError, join};
 
@@ -16,6 +16,12 @@ pub(crate) struct JoinArgs {
     /// The token that `kith init` or `kith token create` printed
     #[arg(value_name = "TOKEN")]
     token: String,
+    /// Only vote: this device runs nothing, and makes three votes of two devices
+    #[arg(long)]
+    witness: bool,
+    /// Take the place of the device that has this name now, and is gone or was wiped
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -26,8 +32,9 @@ pub(crate) async fn run(args: &JoinArgs, session: &Session) -> Result<(), Failur
     let name = device_name(&config)?;
     refuse_enrolled(&config)?;
     let identity = Identity::load_or_create(&config.data_dir)?;
-    let member = identity.member(&name, addresses(&config).await?, config.api_listen.port());
-    let grant = join(&token, &identity, member).await.map_err(|error| failed(&error))?;
+    let member = identity.member(&name, addresses(&config).await?, config.api_listen.port()).labelled(&config.labels);
+    let member = Member { witness: args.witness, ..member };
+    let grant = join(&token, &identity, member, args.replace).await.map_err(|error| failed(&error))?;
     let others = grant.members.values().filter(|m| m.name != name).map(|m| m.name.clone()).collect::<Vec<_>>();
     let fleet = grant.fleet.clone();
     enrol(grant, name.clone()).store(&config.data_dir)?;
@@ -44,6 +51,10 @@ fn enrol(grant: JoinGrant, name: String) -> Enrolment {
         authority: grant.authority,
         members: grant.members,
         initial: None,
+        epoch: grant.epoch,
+        outcast: false,
+        switch: None,
+        revival: None,
     }
 }
 
@@ -71,7 +82,18 @@ fn failed(error: &JoinError) -> Failure {
             JoinRefusal::WrongSecret => {
                 (Code::Refused, "copy the whole token again, or make another: kith token create")
             }
-            JoinRefusal::NameTaken { .. } => (Code::Refused, "choose another name: kith join TOKEN --name NAME"),
+            JoinRefusal::WitnessOnly => (
+                Code::Refused,
+                "kith join --witness TOKEN enters as a witness; for a full device: kith token create, without --witness",
+            ),
+            JoinRefusal::NameTaken { .. } => (
+                Code::Refused,
+                "if this is that device, wiped or exchanged: kith join TOKEN --replace; else choose another name: kith \
+                 join TOKEN --name NAME",
+            ),
+            JoinRefusal::StillHere { .. } => {
+                (Code::Refused, "switch the other one off first, or choose another name: kith join TOKEN --name NAME")
+            }
             JoinRefusal::Unavailable { .. } => {
                 (Code::Unreachable, "kith status on a device of the fleet says what is wrong; then try again")
             }

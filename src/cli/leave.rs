@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Session;
-use super::failure::{Code, Failure};
+use super::failure::{Code, Doing, Failure};
 use super::output::{note, say};
 use crate::api::fleet::{self, LeaveAsk, LeaveDone};
 use crate::config::Config;
-use crate::identity::Enrolment;
+use crate::identity::{Enrolment, Identity};
 
 /// How long the agent may take to end its containers and forget the fleet.
 const FORGET_WITHIN: Duration = Duration::from_secs(30);
@@ -62,6 +62,17 @@ async fn wait_until_forgotten(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The old fleet may go on trusting these keys, and a copy of them may run elsewhere: the next fleet
+/// gets new ones.
+fn forget_keys(path: &std::path::Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Without an agent: the device forgets its fleet, and the fleet does not know.
 fn forget(session: &Session) -> Result<(), Failure> {
     let config = session.config()?;
@@ -69,6 +80,7 @@ fn forget(session: &Session) -> Result<(), Failure> {
         return Err(Failure::new(Code::Refused, "this device is in no fleet"));
     };
     Enrolment::remove(&config.data_dir)?;
+    forget_keys(&Identity::path(&config.data_dir))?;
     say!("forgot fleet {}", enrolment.fleet)?;
     note!("The fleet was not told: it goes on missing {}. An agent that runs here must be restarted.", enrolment.name);
     Ok(())

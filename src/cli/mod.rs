@@ -8,8 +8,10 @@
 
 mod agent;
 mod apply;
+mod backup;
 mod client;
 mod completion;
+mod cordon;
 mod delete;
 mod describe;
 mod dev;
@@ -24,6 +26,7 @@ mod logs;
 mod manifests;
 mod output;
 mod plan;
+mod recover;
 mod scale;
 mod status;
 mod target;
@@ -77,6 +80,12 @@ enum Command {
     Join(join::JoinArgs),
     /// Leave the fleet
     Leave(leave::LeaveArgs),
+    /// Write the fleet's whole state to one file, while it runs
+    Backup(backup::BackupArgs),
+    /// Make a fleet from a backup: this device is its first
+    Restore(backup::RestoreArgs),
+    /// The quorum is lost for good: go on with this device alone
+    Recover(recover::RecoverArgs),
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -92,6 +101,10 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// Change the number of copies
     Scale(scale::ScaleArgs),
+    /// Give a device no new pods, and let another one lead
+    Cordon(cordon::CordonArgs),
+    /// Let a device take pods and lead again
+    Uncordon(cordon::CordonArgs),
     /// Print what containers wrote
     Logs(logs::LogsArgs),
     /// What the fleet would do, and why, without doing it
@@ -176,6 +189,9 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Init(args) => init::run(&args, session),
         Command::Join(args) => wait(join::run(&args, session)),
         Command::Leave(args) => wait(leave::run(&args, session)),
+        Command::Backup(args) => wait(backup::back_up(&args, session)),
+        Command::Restore(args) => wait(backup::restore(&args, session)),
+        Command::Recover(args) => wait(recover::run(&args, &session.client()?)),
         Command::Token(command) => wait(token::run(command, &session.client()?)),
         Command::Status(args) => wait(status::run(&args, &session.client()?)),
         Command::Apply(args) => wait(apply::run(&args, &session.client()?)),
@@ -183,6 +199,8 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Describe(args) => wait(describe::run(&args, &session.client()?)),
         Command::Delete(args) => wait(delete::run(&args, &session.client()?)),
         Command::Scale(args) => wait(scale::run(&args, &session.client()?)),
+        Command::Cordon(args) => wait(cordon::run(&args, true, &session.client()?)),
+        Command::Uncordon(args) => wait(cordon::run(&args, false, &session.client()?)),
         Command::Logs(args) => wait(logs::run(&args, &session.client()?)),
         Command::Plan(args) => wait(plan::run(&args, &session.client()?)),
         Command::Image(command) => image::run(&command, session),

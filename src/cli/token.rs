@@ -30,6 +30,9 @@ pub(crate) struct CreateArgs {
     /// How many devices may join with it
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
+    /// For a witness: a device that votes and runs nothing; no full device can join with it
+    #[arg(long)]
+    witness: bool,
     /// Print the token alone, for scripts
     #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
@@ -79,7 +82,8 @@ pub(crate) async fn run(command: TokenCommand, client: &Client) -> Result<(), Fa
 }
 
 async fn create(args: &CreateArgs, client: &Client) -> Result<TokenMade, Failure> {
-    let ask = TokenAsk { ttl_seconds: args.ttl.as_secs(), uses: args.uses, role: TokenRole::Device };
+    let role = if args.witness { TokenRole::Witness } else { TokenRole::Device };
+    let ask = TokenAsk { ttl_seconds: args.ttl.as_secs(), uses: args.uses, role };
     client.post(fleet::TOKENS, &ask).await
 }
 
@@ -95,9 +99,10 @@ async fn list(args: &ListArgs, client: &Client) -> Result<(), Failure> {
         note!("No tokens. kith token create makes one.");
         return Ok(());
     }
-    let mut table = Table::new(["ID", "EXPIRES", "USES LEFT", "USED BY"]);
+    let mut table = Table::new(["ID", "ADMITS", "EXPIRES", "USES LEFT", "USED BY"]);
     for token in list.items {
-        table.row([token.id, token.expires, token.uses_left.to_string(), token.used_by.join(", ")]);
+        let admits = if token.role == TokenRole::Witness { "witness" } else { "device" };
+        table.row([token.id, admits.to_owned(), token.expires, token.uses_left.to_string(), token.used_by.join(", ")]);
     }
     table.print()
 }

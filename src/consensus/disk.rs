@@ -36,7 +36,16 @@ impl Engine {
             Request::Snapshot(_) => MIN_FREE_BYTES_TO_FOLLOW,
             Request::Append(append) if append.vote == known() => return None,
             Request::Append(_) | Request::Vote(_) | Request::TransferLeader(_) => MIN_FREE_BYTES_TO_VOTE,
-            Request::PreVote(_) | Request::Leader(_) | Request::App(_) => return None,
+            Request::PreVote(_)
+            | Request::Leader(_)
+            | Request::WouldLead
+            | Request::App(_)
+            | Request::Hello
+            | Request::Enter(_)
+            | Request::Follow(_)
+            | Request::Pull(_)
+            | Request::Heard(_)
+            | Request::Relay(_) => return None,
         };
         let trouble = self.short_of(needed);
         if needed == MIN_FREE_BYTES_TO_FOLLOW && self.inner.disk_note.turns(trouble.is_some()) {
@@ -47,6 +56,11 @@ impl Engine {
             }
         }
         trouble
+    }
+
+    /// Why this device can not take in what the fleet has, if it can not.
+    pub(super) fn no_room_to_follow(&self) -> Option<String> {
+        self.short_of(MIN_FREE_BYTES_TO_FOLLOW)
     }
 
     fn short_of(&self, needed: u64) -> Option<String> {

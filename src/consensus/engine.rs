@@ -18,7 +18,11 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::disk::DiskNote;
+use super::guard::{Presence, Verdict};
+use super::handover::Will;
+use super::membership::Memory;
 use super::message::Refusal;
+use super::mirror::{MirrorSettings, Mirroring};
 use super::network::Network;
 use super::peers::{Members, Peers};
 use super::propose::{Proposal, Session};
@@ -27,7 +31,7 @@ use super::timing::Timing;
 use crate::config::Profile;
 use crate::identity::{DeviceKey, Member};
 use crate::resource::Timestamp;
-use crate::storage::{self, Log, Machine, State, StorageError, TypeConfig};
+use crate::storage::{self, Disk, Log, Machine, State, StorageError, TypeConfig};
 use crate::transport::Wire;
 
 /// Tells the wall clock.
@@ -46,6 +50,8 @@ const READ_QUEUE: usize = 256;
 pub struct EngineConfig {
     /// Folder of the log, the state and arriving snapshots.
     pub data_dir: PathBuf,
+    /// The disk that has them.
+    pub disk: Arc<dyn Disk>,
     /// This device's member id; never used by another device before.
     pub member_id: u64,
     /// Timing of heartbeats and elections.
@@ -56,6 +62,10 @@ pub struct EngineConfig {
     pub wall: WallClock,
     /// A random number that no other start of any engine has: it tells this run's transactions.
     pub client: u64,
+    /// How this device takes part in a large fleet.
+    pub mirrors: MirrorSettings,
+    /// Which epoch and run this is, and whether it may take part.
+    pub presence: Presence,
 }
 
 /// The engine can not do this.
@@ -124,12 +134,16 @@ pub(super) struct Inner {
     /// When the current term of leading began, for a leader.
     pub(super) led_since: Mutex<Option<Instant>>,
     pub(super) proposals: mpsc::Sender<Proposal>,
-    pub(super) reads: mpsc::Sender<oneshot::Sender<Result<(), String>>>,
+    pub(super) reads: mpsc::Sender<oneshot::Sender<Result<u64, String>>>,
+    pub(super) mirroring: Mirroring,
     pub(super) membership: tokio::sync::Mutex<()>,
-    pub(super) pilot_note: Mutex<String>,
+    pub(super) pilot: Mutex<Memory>,
+    pub(super) will: Mutex<Will>,
     pub(super) receiving: Mutex<Option<Receiving>>,
     pub(super) disk_note: DiskNote,
     pub(super) app: ArcSwapOption<AppHandler>,
+    pub(super) enter: ArcSwapOption<AppHandler>,
+    pub(super) vouched: watch::Sender<Members>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -138,11 +152,17 @@ impl Engine {
     /// Opens the log and the state, and starts to take part in the fleet. A device that is not a
     /// member yet waits for a leader to write to it, or for [`Engine::bootstrap`].
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let (log, machine) = storage::open(&config.data_dir)?;
+        let (log, machine) = storage::open(&config.disk, &config.data_dir)?;
         let state = machine.state().clone();
         let timing = Timing::new(config.profile);
-        let peers = Arc::new(Peers::new(config.member_id, config.wire));
-        let network = Network { peers: peers.clone(), state: state.clone(), append_timeout: timing.append() };
+        let peers = Arc::new(Peers::new(config.member_id, config.wire, config.presence));
+        let network = Network {
+            peers: peers.clone(),
+            state: state.clone(),
+            append_timeout: timing.append(),
+            quiet: timing.quiet(),
+            patience: timing.patience(),
+        };
         let settings = timing.raft().validate().map_err(stopped)?;
         let raft =
             Raft::new(config.member_id, Arc::new(settings), network, log.clone(), machine).await.map_err(stopped)?;
@@ -162,11 +182,15 @@ impl Engine {
             led_since: Mutex::default(),
             proposals,
             reads,
+            mirroring: Mirroring::new(config.mirrors, config.profile, config.client),
             membership: tokio::sync::Mutex::default(),
-            pilot_note: Mutex::default(),
+            pilot: Mutex::default(),
+            will: Mutex::default(),
             receiving: Mutex::default(),
             disk_note: DiskNote::default(),
             app: ArcSwapOption::empty(),
+            enter: ArcSwapOption::empty(),
+            vouched: watch::Sender::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -175,7 +199,11 @@ impl Engine {
         engine.spawn("watch leadership", engine.clone().watch_server(leads));
         engine.spawn("carry proposals", engine.clone().carry_proposals(proposed));
         engine.spawn("answer reads", engine.clone().answer_reads(asked));
+        engine.spawn("follow the fleet as a mirror", engine.clone().follow());
+        engine.spawn("pass on who was heard", engine.clone().pass_on());
         engine.spawn("pilot", engine.clone().fly());
+        engine.spawn("follow the verdict", engine.clone().obey());
+        engine.spawn("find the fleet", engine.clone().say_hello());
         engine.elect_alone().await?;
         Ok(engine)
     }
@@ -226,7 +254,9 @@ impl Engine {
         let stopped_raft = self.inner.raft.shutdown().await;
         self.inner.tasks.wait().await;
         *self.inner.receiving.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let settled_log = self.inner.log.settle().await;
         self.inner.state.settle().await?;
+        settled_log.map_err(stopped)?;
         stopped_raft.map_err(stopped)
     }
 
@@ -272,22 +302,45 @@ impl Engine {
             let server = metrics.borrow_watched();
             server.membership_config.voter_ids().eq([self.inner.id])
         };
-        if alone { self.inner.raft.trigger().elect(false).await.map_err(stopped) } else { Ok(()) }
+        if alone && *self.verdict().borrow() == Verdict::Clear {
+            self.inner.raft.trigger().elect(false).await.map_err(stopped)
+        } else {
+            Ok(())
+        }
     }
 
     async fn watch_server(self, leads: watch::Sender<Leadership>) {
         let mut server = self.inner.raft.server_metrics();
-        while server.changed().await.is_ok() {
+        let mut mirrors = self.inner.state.mirrors();
+        loop {
+            // Cancel-safe: watches.
+            let changed = tokio::select! {
+                biased;
+                changed = server.changed() => changed.is_ok(),
+                changed = mirrors.changed() => changed.is_ok(),
+            };
+            if !changed {
+                break;
+            }
+            mirrors.borrow_and_update();
             self.note_server(&leads);
         }
         // The raft node has stopped: nobody leads from here.
         leads.send_modify(|known| *known = Leadership { leader: None, is_leader: false, term: known.term });
     }
 
-    fn note_server(&self, leads: &watch::Sender<Leadership>) {
+    /// The members are those of openraft's membership, as soon as it is in the log, and the mirrors.
+    pub(super) fn publish_members(&self) {
         let server = self.inner.raft.server_metrics().borrow_watched().clone();
-        let members = server.membership_config.nodes().map(|(&id, member)| (id, member.clone())).collect();
+        let mut members = (**self.inner.state.mirrors().borrow()).clone();
+        members.extend(server.membership_config.nodes().map(|(&id, member)| (id, member.clone())));
+        self.inner.peers.set_voters(server.membership_config.voter_ids().collect());
         self.inner.peers.set_members(members);
+    }
+
+    fn note_server(&self, leads: &watch::Sender<Leadership>) {
+        self.publish_members();
+        let server = self.inner.raft.server_metrics().borrow_watched().clone();
         let is_leader = server.state == openraft::ServerState::Leader;
         let now = Leadership { leader: server.current_leader, is_leader, term: server.vote.leader_id.term };
         leads.send_if_modified(|known| {

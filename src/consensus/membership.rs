@@ -2,7 +2,7 @@
 //! leader, one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -11,14 +11,35 @@ use openraft::{ChangeMembers, Instant as _};
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
+use super::lag::LagClock;
 use super::message::{Refusal, Response, ToLeader};
-use super::pilot::{self, Decision, Standing, View};
+use super::pilot::{self, Decision, Standing, Steadiness, View};
 use super::timing::{MAX_LOG_BYTES, MEMBERSHIP_TIMEOUT, RETRY};
 use crate::identity::Member;
 use crate::storage::{Command, Reply, TypeConfig};
 
 /// Entries that a member may be behind and still count as up to date.
 const CAUGHT_UP: u64 = 64;
+
+/// What the pilot of a leader remembers between two looks. Losing it costs a little time.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// What keeps the voters from being as they should, or the last step taken.
+    pub(super) note: String,
+    /// Why each member that does not vote does not.
+    pub(super) bench: BTreeMap<u64, String>,
+    pub(super) lag: LagClock,
+    steadiness: Steadiness,
+    term: u64,
+    epoch: Option<Instant>,
+}
+
+impl Memory {
+    /// Time on the pilot's clock.
+    fn now(&mut self) -> Duration {
+        self.epoch.get_or_insert_with(Instant::now).elapsed()
+    }
+}
 
 type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
@@ -67,6 +88,9 @@ impl Engine {
             },
             Err(error) => return refuse(&error),
         };
+        if self.seats_taken() {
+            return self.set_mirror(id, member).await.map_or_else(|response| response, |()| Response::Member(id));
+        }
         let change = ChangeMembers::AddNodes(BTreeMap::from([(id, member)]));
         self.change(change, true).await.map_or_else(|response| response, |()| Response::Member(id))
     }
@@ -86,6 +110,9 @@ impl Engine {
         if members.iter().any(|(&other, known)| other != id && known.name == member.name) {
             return Response::Refused(Refusal::NameTaken { name: member.name });
         }
+        if self.mirrors(id) {
+            return self.set_mirror(id, member).await.map_or_else(|response| response, |()| Response::Member(id));
+        }
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
         self.change(change, true).await.map_or_else(|response| response, |()| Response::Member(id))
     }
@@ -94,12 +121,17 @@ impl Engine {
     /// leaves the rest to its successor.
     pub(super) async fn expel(&self, id: u64) -> Response {
         let _one_at_a_time = self.inner.membership.lock().await;
+        if self.inner.state.mirrors().borrow().contains_key(&id)
+            && let Err(response) = self.remove_mirror(id).await
+        {
+            return response;
+        }
         let Some(view) = self.view() else { return Response::NotLeader(None) };
-        let Some(standing) = view.members.get(&id).copied() else { return Response::Member(id) };
+        let Some(votes) = view.members.get(&id).map(|member| member.voter) else { return Response::Member(id) };
         if view.members.len() == 1 {
             return Response::Refused(Refusal::LastMember);
         }
-        if standing.voter {
+        if votes {
             let Some(voters) = pilot::without(&view, id) else {
                 return Response::Refused(Refusal::NoSuccessor);
             };
@@ -108,10 +140,22 @@ impl Engine {
             }
         }
         if id == self.inner.id {
+            self.lead_no_more().await;
             return Response::NotLeader(None);
         }
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
         self.change(change, true).await.map_or_else(|response| response, |()| Response::Member(id))
+    }
+
+    /// As a leader without a vote: asks a voter to take over. openraft lets a leader lead on that is
+    /// still a member, with a vote or without.
+    async fn lead_no_more(&self) {
+        let Some(view) = self.view() else { return };
+        let others = view.members.iter().filter(|&(&id, member)| member.voter && id != view.me);
+        let Some((&to, _)) = others.min_by_key(|(_, member)| (!member.caught_up, member.silence)) else { return };
+        if let Err(error) = self.inner.raft.trigger().transfer_leader(to).await {
+            tracing::warn!(%error, "the lead can not be handed over");
+        }
     }
 
     /// As the leader: asks a voter to take over.
@@ -129,7 +173,7 @@ impl Engine {
     }
 
     /// Changes the membership, waiting for a change before it to end.
-    async fn change(&self, change: ChangeMembers<u64, Member>, retain: bool) -> Result<(), Response> {
+    pub(super) async fn change(&self, change: ChangeMembers<u64, Member>, retain: bool) -> Result<(), Response> {
         let deadline = Instant::now() + MEMBERSHIP_TIMEOUT;
         loop {
             let changing = self.inner.raft.change_membership(change.clone(), retain);
@@ -146,7 +190,7 @@ impl Engine {
     }
 
     /// The fleet as this leader sees it; `None` when it does not lead.
-    fn view(&self) -> Option<View> {
+    pub(super) fn view(&self) -> Option<View> {
         let known = *self.inner.leadership.borrow();
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let (true, Some(replication), Some(heartbeat)) = (known.is_leader, &metrics.replication, &metrics.heartbeat)
@@ -156,7 +200,9 @@ impl Engine {
         let since = self.led_for();
         let last = metrics.last_log_index.unwrap_or(0);
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let standing = |id: u64| {
+        let mut memory = self.memory();
+        let (now, steady_after) = (memory.now(), self.inner.timing.steady_after());
+        let standing = |id: u64, member: &Member| {
             let silence = heartbeat.get(&id).copied().flatten().map_or(since, |at| at.elapsed());
             let matched = replication.get(&id).copied().flatten();
             let here = id == self.inner.id;
@@ -164,12 +210,16 @@ impl Engine {
                 voter: voters.contains(&id),
                 silence: if here { Duration::ZERO } else { silence },
                 caught_up: here || matched.is_some_and(|matched| matched.index + CAUGHT_UP >= last),
+                steady: memory.steadiness.of(id, now, steady_after),
+                preference: member.voter,
+                zone: member.zone.clone(),
+                witness: member.witness,
             }
         };
         let configs = metrics.membership_config.membership().get_joint_config();
         Some(View {
             me: self.inner.id,
-            members: metrics.membership_config.nodes().map(|(&id, _)| (id, standing(id))).collect(),
+            members: metrics.membership_config.nodes().map(|(&id, member)| (id, standing(id, member))).collect(),
             changing: metrics.membership_config != metrics.committed_membership_config,
             joint: configs.last().filter(|_| configs.len() > 1).cloned(),
             alive_within: self.inner.timing.alive_within(),
@@ -185,7 +235,9 @@ impl Engine {
             let leads = leadership.borrow_and_update().is_leader;
             self.bound_log().await;
             if leads {
+                self.look_around();
                 self.take_step().await;
+                self.consider_handover().await;
             }
             let pause = if leads { self.inner.timing.pilot() } else { self.inner.timing.pilot() * 20 };
             // Ends early when the lead changes; nothing is lost then.
@@ -195,11 +247,36 @@ impl Engine {
         }
     }
 
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.inner.pilot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in who is there and how long the log is.
+    fn look_around(&self) {
+        let Some(view) = self.view() else { return };
+        let entries = self.inner.raft.metrics().borrow_watched().last_log_index.map_or(0, |last| last + 1);
+        let term = self.inner.leadership.borrow().term;
+        let mut memory = self.memory();
+        if memory.term != term {
+            memory.term = term;
+            memory.steadiness.clear();
+            memory.lag.clear();
+        }
+        memory.lag.observe(entries, Instant::now());
+        let now = memory.now();
+        let heard = view.members.iter().map(|(&id, member)| (id, member.silence <= view.alive_within));
+        memory.steadiness.observe(now, heard, self.inner.timing.steady_after());
+        memory.bench = view.members.keys().filter_map(|&id| Some((id, pilot::bench(&view, id)?))).collect();
+    }
+
     async fn take_step(&self) {
         let _one_at_a_time = self.inner.membership.lock().await;
         let Some(view) = self.view() else { return };
+        if !view.changing && view.members.get(&view.me).is_some_and(|me| !me.voter) {
+            self.lead_no_more().await;
+        }
         let note = match pilot::decide(&view) {
-            Decision::Settled => String::new(),
+            Decision::Settled => self.tend_standbys().await,
             Decision::Wait { why } => why,
             Decision::Change { voters, why } => {
                 tracing::info!(?voters, why, "changing the voters");
@@ -209,7 +286,7 @@ impl Engine {
                 }
             }
         };
-        *self.inner.pilot_note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        self.memory().note = note;
     }
 
     /// A few large entries can outgrow the disk long before there are enough of them for a snapshot.
@@ -238,7 +315,7 @@ fn busy(error: &WriteError) -> bool {
     matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
 }
 
-fn refuse(error: &WriteError) -> Response {
+pub(super) fn refuse(error: &WriteError) -> Response {
     match error {
         RaftError::APIError(
             ClientWriteError::ForwardToLeader(forward) | ClientWriteError::LogEntryDiscarded(forward),

@@ -1,15 +1,22 @@
 //! What members of the fleet ask each other, and what they answer. Encoded by the store's codec
 //! and carried by the transport, which sees bytes.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Member;
+use super::guard::Objection;
+use super::handover::Willing;
+use super::mirror::{Follow, Followed, Pull, Pulled, Signs};
+use super::status::EngineStatus;
+use crate::identity::{Member, Run, Stamp};
 use crate::storage::{SnapshotMeta, TypeConfig, Vote};
-use crate::store::{Outcome, Txn};
+use crate::store::{Outcome, Txn, octets};
 
 /// The most bytes that a request or an answer may have on the wire, framing aside.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -21,7 +28,19 @@ pub(super) struct Envelope {
     pub(super) from: u64,
     /// Member id that the sender means: a device that joined anew must not answer for its old id.
     pub(super) to: u64,
+    /// Which epoch and which run the sender is.
+    pub(super) stamp: Stamp,
+    /// The latest run of the receiver that the sender knows: an older one is not to act on this.
+    pub(super) knows: Run,
     pub(super) request: Request,
+}
+
+/// An answer to a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// Which epoch and which run answers.
+    pub(super) stamp: Stamp,
+    pub(super) response: Response,
 }
 
 /// What is asked.
@@ -33,7 +52,21 @@ pub(super) enum Request {
     Snapshot(Piece),
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     Leader(ToLeader),
-    App(Vec<u8>),
+    /// Whether the peer would lead.
+    WouldLead,
+    /// A mirror asks what comes after its last entry.
+    Follow(Follow),
+    /// A mirror asks for a piece of the state.
+    Pull(Pull),
+    /// A follower tells the leader who was heard below it.
+    Heard(Signs),
+    /// A mirror asks its upstream to take this to the leader.
+    Relay(ToLeader),
+    App(#[serde(with = "octets")] Vec<u8>),
+    /// From a device that hears no leader: is somebody there, and who belongs to the fleet now?
+    Hello,
+    /// From a device that asks to be let in again, whatever speaks against it.
+    Enter(Vec<u8>),
 }
 
 /// What only the leader can answer.
@@ -44,8 +77,12 @@ pub(super) enum ToLeader {
     AddMember(Member),
     RemoveMember(u64),
     UpdateMember(u64, Member),
+    /// The device as a new member, and its old member id out, in one change.
+    Readmit(Option<u64>, Member),
     TransferTo(u64),
-    App(Vec<u8>),
+    /// What the leader knows of everyone.
+    Observe,
+    App(#[serde(with = "octets")] Vec<u8>),
 }
 
 /// A piece of a snapshot.
@@ -55,6 +92,7 @@ pub(super) struct Piece {
     /// Tells one transfer from the next.
     pub(super) transfer: u64,
     pub(super) offset: u64,
+    #[serde(with = "octets")]
     pub(super) bytes: Vec<u8>,
     /// Comes with the last piece.
     pub(super) end: Option<SnapshotMeta>,
@@ -77,7 +115,19 @@ pub(super) enum Response {
     Member(u64),
     /// The membership change was refused; trying again does not help.
     Refused(Refusal),
-    App(Vec<u8>),
+    Willing(Willing),
+    Observed(Box<EngineStatus>),
+    Followed(Followed),
+    Pulled(Pulled),
+    /// Too many ask for this now; come back after this.
+    Busy(Duration),
+    /// Taken note of.
+    Noted,
+    App(#[serde(with = "octets")] Vec<u8>),
+    /// Everyone in the membership as the answering device knows it.
+    Members(BTreeMap<u64, Member>),
+    /// The sender is not heard.
+    Objected(Objection),
     /// Ask this one.
     NotLeader(Option<u64>),
     /// It did not work; it may later.
@@ -118,6 +168,14 @@ pub enum Refusal {
     NoVoter {
         /// The id.
         id: u64,
+    },
+    /// It is not for this member to ask.
+    #[error("{name} may not {what}")]
+    NotAllowed {
+        /// Who asks.
+        name: String,
+        /// For what, and why not.
+        what: String,
     },
     /// The only voter can not go before another one is able to take its place.
     #[error("no other device is connected and up to date, so the last voter can not leave yet")]

@@ -2,21 +2,24 @@
 //! openraft retry; it never decides anything about the log.
 
 use std::future::Future;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use openraft::OptionalSend;
 use openraft::RPCTypes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::coalesce::coalesced;
 use super::message::{Piece, Request, Response};
-use super::peers::Peers;
+use super::peers::{Peers, Word};
 use crate::identity::Member;
 use crate::storage::{SnapshotSource, State, TypeConfig, Vote};
 
@@ -30,12 +33,21 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotSource>;
 type Result<T, E = RPCError<TypeConfig>> = std::result::Result<T, E>;
 
+/// A heartbeat was left out: it would have brought nothing new.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing new for a member that does not vote and was heard not long ago")]
+struct Quiet;
+
 /// Makes the peers that openraft talks to.
 pub(super) struct Network {
     pub(super) peers: Arc<Peers>,
     pub(super) state: State,
     /// How long entries may take to reach a peer's disk.
     pub(super) append_timeout: Duration,
+    /// How old an acknowledgement of one who does not vote may be for a heartbeat to be left out.
+    pub(super) quiet: Option<Duration>,
+    /// How long news of a commit may wait for entries to travel with.
+    pub(super) patience: Duration,
 }
 
 /// One peer.
@@ -43,6 +55,9 @@ pub(super) struct Peer {
     peers: Arc<Peers>,
     state: State,
     append_timeout: Duration,
+    /// For heartbeats only: see [`Network::quiet`].
+    quiet: Option<Duration>,
+    patience: Duration,
     target: u64,
     member: Member,
 }
@@ -55,9 +70,15 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             peers: self.peers.clone(),
             state: self.state.clone(),
             append_timeout: self.append_timeout,
+            quiet: None,
+            patience: self.patience,
             target,
             member: member.clone(),
         }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, member: &Member) -> Peer {
+        Peer { quiet: self.quiet, ..self.new_client(target, member).await }
     }
 }
 
@@ -78,15 +99,13 @@ impl Peer {
     /// Sends a snapshot piece by piece. The peer says where to go on, so a lost answer costs one
     /// piece, and a peer that restarted gets it from the start.
     async fn send(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<TypeConfig>> {
-        let state = self.state.clone();
-        let spooled = tokio::task::spawn_blocking(move || state.spool(snapshot.snapshot)).await;
-        let mut file = spooled
-            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?
-            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+        let spooled = self.state.spool(snapshot.snapshot).await;
+        let file = spooled.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let transfer = self.peers.next_transfer();
         let mut offset = 0;
         loop {
-            let bytes = read_piece(file.as_file_mut(), offset)
+            let bytes = file
+                .read_piece(offset, PIECE_BYTES)
                 .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
             let last = bytes.len() < PIECE_BYTES;
             let end = last.then(|| snapshot.meta.clone());
@@ -99,14 +118,6 @@ impl Peer {
             }
         }
     }
-}
-
-fn read_piece(file: &mut std::fs::File, offset: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::{Seek, SeekFrom};
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::with_capacity(PIECE_BYTES);
-    file.take(PIECE_BYTES as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn unexpected(response: &Response) -> RPCError<TypeConfig> {
@@ -123,10 +134,39 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>> {
         // openraft allows one heartbeat interval, which a slow flash card does not keep.
         let timeout = if rpc.entries.is_empty() { option.hard_ttl() } else { self.append_timeout };
-        match self.ask(RPCTypes::AppendEntries, Request::Append(rpc), timeout).await? {
-            Response::Append(response) => Ok(response),
+        let word = Word { vote: rpc.vote, committed: rpc.leader_commit };
+        if self.quiet.is_some_and(|quiet| self.peers.knows(self.target, word, quiet)) {
+            // Not an acknowledgement: openraft goes on counting from the last one that came.
+            return Err(RPCError::Unreachable(Unreachable::new(&Quiet)));
+        }
+        let answer = self.ask(RPCTypes::AppendEntries, Request::Append(rpc), timeout).await;
+        #[cfg(feature = "seeded-bugs")]
+        if answer.is_err() && crate::storage::seeded::has(crate::storage::seeded::Bug::CommitWithoutQuorum) {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        match answer? {
+            Response::Append(response) => {
+                if matches!(response, AppendEntriesResponse::Success) {
+                    self.peers.acknowledged(self.target, word);
+                }
+                Ok(response)
+            }
             other => Err(unexpected(&other)),
         }
+    }
+
+    fn stream_append<S>(
+        &mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'_, Result<BoxStream<'_, Result<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let (peers, target, patience) = (self.peers.clone(), self.target, self.patience);
+        // Whoever wrote through that peer waits there until its write is applied.
+        let patience = move || (!peers.wrote_lately(target)).then_some(patience);
+        stream_append_sequential(self, coalesced(input, patience), option)
     }
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>> {
@@ -151,6 +191,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             sent = self.send(vote, snapshot) => Ok(sent?),
             // Dropping `send` drops the spooled file; the peer's half is replaced by the next transfer.
             closed = cancel => Err(StreamingError::Closed(closed)),

@@ -1,7 +1,7 @@
 //! Asking other members, and remembering who answered when. One slow peer costs only those who
 //! wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::message::{Envelope, Request, Response};
-use crate::identity::Member;
+use super::guard::{Guard, Presence, Verdict};
+use super::message::{Answer, Envelope, Request, Response};
+use crate::identity::{Member, Stamp};
+use crate::storage::{LogId, Vote};
 use crate::store::codec;
 use crate::transport::{Wire, WireError};
+
+/// How long a member that wrote counts as one that writes.
+const LATELY: Duration = Duration::from_millis(100);
 
 /// Everyone in the replicated membership, by member id.
 pub type Members = Arc<BTreeMap<u64, Member>>;
@@ -26,6 +31,10 @@ pub(super) enum AskError {
     Unknown(u64),
     #[error("{peer} answered: {reason}")]
     Failed { peer: String, reason: String },
+    #[error("this device takes no part: {0}")]
+    Apart(String),
+    #[error("{peer} is not heard: {reason}")]
+    Unheard { peer: String, reason: String },
     #[error("the message can not be encoded: {0}")]
     Encode(String),
 }
@@ -36,28 +45,45 @@ impl AskError {
     }
 }
 
+/// What a leader's append says when it brings no entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    pub(super) vote: Vote,
+    pub(super) committed: Option<LogId>,
+}
+
 /// The other members as this device reaches them.
 pub(super) struct Peers {
     pub(super) me: u64,
+    pub(super) guard: Guard,
     wire: Arc<dyn Wire>,
     members: watch::Sender<Members>,
     heard: Mutex<BTreeMap<u64, Instant>>,
     started: Instant,
     /// When a leader's append or snapshot was last accepted here.
     leader_heard: Mutex<Option<Instant>>,
+    /// When each member last sent transactions here.
+    wrote: Mutex<BTreeMap<u64, Instant>>,
     transfers: AtomicU64,
+    voters: Mutex<BTreeSet<u64>>,
+    /// What each member acknowledged last of this device's words as leader, and when it was said.
+    acknowledged: Mutex<BTreeMap<u64, (Word, Instant)>>,
 }
 
 impl Peers {
-    pub(super) fn new(me: u64, wire: Arc<dyn Wire>) -> Self {
+    pub(super) fn new(me: u64, wire: Arc<dyn Wire>, presence: Presence) -> Self {
         Self {
             me,
+            guard: Guard::new(presence),
             wire,
             members: watch::Sender::new(Members::default()),
             heard: Mutex::default(),
             started: Instant::now(),
             leader_heard: Mutex::default(),
+            wrote: Mutex::default(),
             transfers: AtomicU64::new(1),
+            voters: Mutex::default(),
+            acknowledged: Mutex::default(),
         }
     }
 
@@ -67,6 +93,7 @@ impl Peers {
 
     pub(super) fn set_members(&self, members: BTreeMap<u64, Member>) {
         lock(&self.heard).retain(|id, _| members.contains_key(id));
+        lock(&self.wrote).retain(|id, _| members.contains_key(id));
         self.members.send_if_modified(|known| {
             let changed = **known != members;
             if changed {
@@ -90,9 +117,37 @@ impl Peers {
         self.transfers.fetch_add(1, Ordering::Relaxed)
     }
 
+    pub(super) fn set_voters(&self, voters: BTreeSet<u64>) {
+        *lock(&self.voters) = voters;
+    }
+
+    /// Notes that a member took in a leader's word.
+    pub(super) fn acknowledged(&self, id: u64, word: Word) {
+        lock(&self.acknowledged).insert(id, (word, Instant::now()));
+    }
+
+    /// Whether a member does not vote, and acknowledged just this word a short time ago.
+    pub(super) fn knows(&self, id: u64, word: Word, within: Duration) -> bool {
+        let voters = lock(&self.voters);
+        let votes = voters.is_empty() || voters.contains(&id);
+        drop(voters);
+        let known = lock(&self.acknowledged).get(&id).copied();
+        !votes && known.is_some_and(|(last, at)| last == word && at.elapsed() < within)
+    }
+
     /// Notes that a member gave a sign of life.
     pub(super) fn heard_from(&self, id: u64) {
         lock(&self.heard).insert(id, Instant::now());
+    }
+
+    /// Notes that a member sent transactions here.
+    pub(super) fn note_writer(&self, id: u64) {
+        lock(&self.wrote).insert(id, Instant::now());
+    }
+
+    /// Whether a member sent transactions here a moment ago.
+    pub(super) fn wrote_lately(&self, id: u64) -> bool {
+        lock(&self.wrote).get(&id).is_some_and(|at| at.elapsed() < LATELY)
     }
 
     /// How long ago a member gave a sign of life to this process.
@@ -100,9 +155,21 @@ impl Peers {
         lock(&self.heard).get(&id).map(Instant::elapsed)
     }
 
+    /// How long ago each member gave a sign of life to this process.
+    pub(super) fn silences(&self) -> BTreeMap<u64, Duration> {
+        lock(&self.heard).iter().map(|(&id, at)| (id, at.elapsed())).collect()
+    }
+
     /// Notes that a leader's word was accepted.
     pub(super) fn heard_leader(&self) {
         *lock(&self.leader_heard) = Some(Instant::now());
+    }
+
+    /// Notes that somebody nearer to the leader heard it so long ago.
+    pub(super) fn heard_leader_ago(&self, age: Duration) {
+        let at = Instant::now().checked_sub(age);
+        let mut heard = lock(&self.leader_heard);
+        *heard = (*heard).max(at);
     }
 
     /// How long ago a leader's word was accepted by this process.
@@ -124,17 +191,43 @@ impl Peers {
         timeout: Duration,
     ) -> Result<Response, AskError> {
         let member = self.member(to).or_else(|| fallback.cloned()).ok_or(AskError::Unknown(to))?;
-        let bytes = codec::encode(&Envelope { from: self.me, to, request })
-            .map_err(|error| AskError::Encode(error.to_string()))?;
+        let outside = matches!(request, Request::Hello | Request::Enter(_));
+        if !outside && *self.guard.verdict().borrow() != Verdict::Clear {
+            return Err(AskError::Apart(self.guard.verdict().borrow().why()));
+        }
+        let knows = self.guard.latest(to).unwrap_or_default();
+        let envelope = Envelope { from: self.me, to, stamp: self.guard.stamp(), knows, request };
+        let bytes = codec::encode(&envelope).map_err(|error| AskError::Encode(error.to_string()))?;
         // The wire may wait longer than it promised while it dials: nobody here does.
         let answer = tokio::time::timeout(timeout, self.wire.call(&member, bytes, timeout)).await;
         let bytes = answer.map_err(|_| WireError::TimedOut { peer: member.name.clone(), waited: timeout }).flatten()?;
-        self.heard_from(to);
-        match codec::decode(&bytes) {
-            Ok(Response::Failed(reason)) => Err(AskError::Failed { peer: member.name, reason }),
-            Ok(response) => Ok(response),
+        match codec::decode::<Answer>(&bytes) {
+            Ok(answer) => self.take_in(to, member.name, answer, outside),
             Err(error) => Err(AskError::Failed { peer: member.name, reason: error.to_string() }),
         }
+    }
+
+    /// An answer counts when the one who gave it does. Who asks to be let in takes any.
+    fn take_in(&self, to: u64, peer: String, answer: Answer, outside: bool) -> Result<Response, AskError> {
+        if let Response::Objected(objection) = &answer.response {
+            self.guard.accused(objection);
+            return Err(AskError::Unheard { peer, reason: format!("it objects: {objection:?}") });
+        }
+        match self.hear(to, answer.stamp) {
+            Err(reason) if !outside => return Err(AskError::Unheard { peer, reason }),
+            _ => {}
+        }
+        match answer.response {
+            Response::Failed(reason) => Err(AskError::Failed { peer, reason }),
+            response => Ok(response),
+        }
+    }
+
+    /// Notes a sign of life of a member, if it counts.
+    fn hear(&self, id: u64, sender: Stamp) -> Result<(), String> {
+        self.guard.hear(id, sender).map_err(|objection| format!("{objection:?}"))?;
+        self.heard_from(id);
+        Ok(())
     }
 }
 

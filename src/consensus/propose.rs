@@ -11,9 +11,11 @@ use openraft::errors::Fatal;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{Engine, WallClock};
+use super::gate::WITNESS;
 use super::message::{Proposed, Request, Response, ToLeader};
 use super::replica::ProposeError;
+use super::serve::pause_until;
 use super::timing::{CATCH_UP_TIMEOUT, PROPOSE_TIMEOUT, RETRY};
 use crate::storage::{Command, Reply};
 use crate::store::{Batch, Outcome, Txn, Write};
@@ -25,7 +27,7 @@ const GROUP: usize = 128;
 /// Bytes in one group, if it is more than one proposal.
 const GROUP_BYTES: usize = 1 << 20;
 /// Groups on their way at once.
-const GROUPS: usize = 4;
+pub(super) const GROUPS: usize = 4;
 
 /// A batch on its way to the leader, and who waits for it.
 pub(super) struct Proposal {
@@ -65,31 +67,80 @@ impl Session {
         Txn { client: self.client, sequence, settled, at, batch }
     }
 
-    fn settle(&self, sequence: u64) {
+    #[cfg(feature = "seeded-bugs")]
+    fn stamp_anew(&self, group: &mut [Pending]) {
+        for pending in group {
+            self.settle(pending.txn.sequence);
+            pending.txn = self.stamp(pending.txn.batch.clone(), pending.txn.at);
+        }
+    }
+
+    pub(super) fn settle(&self, sequence: u64) {
         self.open().waiting.remove(&sequence);
     }
 }
 
 /// A stamped transaction that still has no outcome.
-struct Pending {
-    txn: Txn,
-    deadline: Instant,
-    answer: oneshot::Sender<Result<Outcome, ProposeError>>,
+pub(super) struct Pending {
+    pub(super) txn: Txn,
+    pub(super) deadline: Instant,
+    pub(super) answer: oneshot::Sender<Result<Outcome, ProposeError>>,
+}
+
+/// Proposals as they come in, in groups: whatever came while there was no way to send it.
+pub(super) struct Groups {
+    proposed: mpsc::Receiver<Proposal>,
+    waiting: Vec<Proposal>,
+}
+
+impl Groups {
+    pub(super) fn new(proposed: mpsc::Receiver<Proposal>) -> Self {
+        Self { proposed, waiting: Vec::new() }
+    }
+
+    /// The next group, stamped; `None` when nobody can propose any more.
+    pub(super) async fn next(&mut self, session: &Session, wall: &WallClock) -> Option<Vec<Pending>> {
+        if self.waiting.is_empty() && self.proposed.recv_many(&mut self.waiting, GROUP).await == 0 {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = self.waiting.iter().take_while(|proposal| {
+            bytes += proposal.bytes;
+            bytes <= GROUP_BYTES
+        });
+        let count = fits.count().max(1);
+        let at = wall();
+        let group = self.waiting.drain(..count).map(|proposal| Pending {
+            txn: session.stamp(proposal.batch, at),
+            deadline: proposal.deadline,
+            answer: proposal.answer,
+        });
+        Some(group.collect())
+    }
+}
+
+impl Proposal {
+    /// A proposal and where its outcome will come; refused at once when it is too large.
+    pub(super) fn new(batch: Batch) -> Result<(Self, oneshot::Receiver<Result<Outcome, ProposeError>>), ProposeError> {
+        let bytes = weigh(&batch);
+        if bytes > MAX_WRITE_BYTES {
+            return Err(ProposeError::TooLarge { size: bytes, limit: MAX_WRITE_BYTES });
+        }
+        let (answer, outcome) = oneshot::channel();
+        Ok((Self { batch, bytes, deadline: Instant::now() + PROPOSE_TIMEOUT, answer }, outcome))
+    }
 }
 
 impl Engine {
     /// Carries a batch to the leader; see [`super::Replica::propose`].
     pub(super) async fn propose_batch(&self, batch: Batch) -> Result<Outcome, ProposeError> {
-        let bytes = weigh(&batch);
-        if bytes > MAX_WRITE_BYTES {
-            return Err(ProposeError::TooLarge { size: bytes, limit: MAX_WRITE_BYTES });
-        }
-        if let Some(reason) = self.failure() {
+        let (proposal, outcome) = Proposal::new(batch)?;
+        if let Some(reason) = self.failure().or_else(|| self.apart()) {
             return Err(ProposeError::Storage(reason));
         }
-        let (answer, outcome) = oneshot::channel();
-        let deadline = Instant::now() + PROPOSE_TIMEOUT;
-        let proposal = Proposal { batch, bytes, deadline, answer };
+        if !self.carries_writes() && !self.inner.leadership.borrow().is_leader {
+            return Err(ProposeError::Forbidden(WITNESS.into()));
+        }
         match self.inner.proposals.send_timeout(proposal, PROPOSE_TIMEOUT).await {
             Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err(self.gave_up()),
@@ -107,27 +158,12 @@ impl Engine {
     }
 
     /// Groups proposals and sends each group on its way.
-    pub(super) async fn carry_proposals(self, mut proposed: mpsc::Receiver<Proposal>) {
+    pub(super) async fn carry_proposals(self, proposed: mpsc::Receiver<Proposal>) {
         let slots = Arc::new(Semaphore::new(GROUPS));
-        let mut waiting: Vec<Proposal> = Vec::new();
+        let mut groups = Groups::new(proposed);
         loop {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            if waiting.is_empty() && proposed.recv_many(&mut waiting, GROUP).await == 0 {
-                return;
-            }
-            let mut bytes = 0;
-            let fits = waiting.iter().take_while(|proposal| {
-                bytes += proposal.bytes;
-                bytes <= GROUP_BYTES
-            });
-            let count = fits.count().max(1);
-            let at = (self.inner.wall)();
-            let group = waiting.drain(..count).map(|proposal| Pending {
-                txn: self.inner.session.stamp(proposal.batch, at),
-                deadline: proposal.deadline,
-                answer: proposal.answer,
-            });
-            let group: Vec<Pending> = group.collect();
+            let Some(group) = groups.next(&self.inner.session, &self.inner.wall).await else { return };
             let engine = self.clone();
             self.spawn("carry a group", async move {
                 engine.carry(group).await;
@@ -143,15 +179,20 @@ impl Engine {
             let deadline = group.iter().map(|pending| pending.deadline).min().unwrap_or_else(Instant::now);
             let txns = group.iter().map(|pending| pending.txn.clone()).collect();
             let proposed = tokio::select! {
+                biased;
                 proposed = self.offer(known.leader, txns, deadline) => proposed,
                 // Another leader: whatever the old one would answer comes too late.
                 _ = leadership.wait_for(|now| *now != known) => Vec::new(),
             };
             let progressed = proposed.iter().any(|one| matches!(one, Proposed::Done { .. }));
             self.settle_group(&mut group, proposed).await;
+            #[cfg(feature = "seeded-bugs")]
+            if crate::storage::seeded::has(crate::storage::seeded::Bug::RetryAnew) {
+                self.inner.session.stamp_anew(&mut group);
+            }
             if !group.is_empty() && !progressed {
                 let pause = (Instant::now() + RETRY).min(deadline);
-                let _ = tokio::time::timeout_at(pause, leadership.wait_for(|now| *now != known)).await;
+                pause_until(&mut leadership, known, pause).await;
             }
         }
     }
@@ -194,6 +235,7 @@ impl Engine {
         let left = deadline.saturating_duration_since(Instant::now());
         match leader {
             Some(leader) if leader == self.inner.id => self.apply_as_leader(txns, left).await,
+            Some(_) if let Some(proposed) = self.offer_above(leader, &txns, left).await => proposed,
             Some(leader) => {
                 let request = Request::Leader(ToLeader::Propose(txns));
                 match self.inner.peers.ask(leader, None, request, left).await {

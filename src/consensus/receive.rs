@@ -63,15 +63,13 @@ impl Engine {
         })
     }
 
-    async fn install(&self, vote: Vote, incoming: Incoming, meta: SnapshotMeta) -> Response {
-        let checked = tokio::task::spawn_blocking(move || incoming.finish()).await;
-        let snapshot = match checked {
-            Ok(Ok(snapshot)) => openraft::Snapshot { meta, snapshot },
-            Ok(Err(error)) => {
+    pub(super) async fn install(&self, vote: Vote, incoming: Incoming, meta: SnapshotMeta) -> Response {
+        let snapshot = match incoming.finish().await {
+            Ok(snapshot) => openraft::Snapshot { meta, snapshot },
+            Err(error) => {
                 tracing::warn!(%error, "a snapshot arrived damaged");
                 return Response::Failed(error.to_string());
             }
-            Err(error) => return Response::Failed(error.to_string()),
         };
         match self.inner.raft.install_full_snapshot(vote, snapshot).await {
             Ok(response) => Response::SnapshotDone(response),

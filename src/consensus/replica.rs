@@ -28,6 +28,9 @@ pub enum ProposeError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// This device may not write.
+    #[error("{0}")]
+    Forbidden(String),
     /// This device can not write to its disk.
     #[error("the local store failed: {0}")]
     Storage(String),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::engine::{Engine, EngineError};
-use super::message::{Envelope, Request, Response, ToLeader};
+use super::engine::{Engine, EngineError, Leadership};
+use super::guard::Objection;
+use super::message::{Answer, Envelope, Request, Response, ToLeader};
 use super::timing::{MEMBERSHIP_TIMEOUT, PROPOSE_TIMEOUT, RETRY};
 use crate::identity::DeviceKey;
 use crate::store::codec;
@@ -14,6 +16,9 @@ impl Engine {
     /// Answers a request of a trusted peer. What is not a request gets an answer that says so.
     pub async fn handle(&self, from: DeviceKey, request: Vec<u8>) -> Vec<u8> {
         let response = match codec::decode::<Envelope>(&request) {
+            Ok(_) if self.inner.stop.is_cancelled() => Response::Failed("this agent is stopping".into()),
+            // Whoever asks to be let in may know this device under an id from before.
+            Ok(Envelope { request: Request::Enter(ask), .. }) => self.answer_enter(from, ask).await,
             Ok(envelope) if envelope.to != self.inner.id => {
                 Response::Failed(format!("this is member {}, not {}", self.inner.id, envelope.to))
             }
@@ -21,18 +26,35 @@ impl Engine {
             Ok(envelope) if self.inner.peers.member(envelope.from).is_some_and(|member| member.key != from) => {
                 Response::Failed(format!("member {} has another key", envelope.from))
             }
+            Ok(envelope) if self.renamed(from, envelope.from) => {
+                let message = format!("member {} has joined anew since, under another id", envelope.from);
+                Response::Failed(message)
+            }
             Ok(envelope) => {
                 drop(request);
-                self.inner.peers.heard_from(envelope.from);
-                self.answer(from, envelope).await
+                match self.inner.peers.guard.hear(envelope.from, envelope.stamp) {
+                    Ok(()) => {
+                        self.inner.peers.heard_from(envelope.from);
+                        // An older image finds out before it acts on anything.
+                        self.inner.peers.guard.accused(&Objection::Run { recorded: envelope.knows });
+                        self.answer(from, envelope).await
+                    }
+                    Err(objection) => Response::Objected(objection),
+                }
             }
             Err(error) => Response::Failed(format!("the request does not decode: {error}")),
         };
-        codec::encode(&response).unwrap_or_default()
+        codec::encode(&Answer { stamp: self.inner.peers.guard.stamp(), response }).unwrap_or_default()
     }
 
     async fn answer(&self, from: DeviceKey, envelope: Envelope) -> Response {
         let raft = &self.inner.raft;
+        if let Request::Hello = envelope.request {
+            return Response::Members((**self.inner.peers.members().borrow()).clone());
+        }
+        if let Some(why) = self.apart() {
+            return Response::Failed(why);
+        }
         if let Some(why) = self.no_room_for(&envelope.request) {
             return Response::Failed(why);
         }
@@ -53,8 +75,50 @@ impl Engine {
                 Ok(response) => Response::TransferLeader(response),
                 Err(error) => Response::Failed(error.to_string()),
             },
-            Request::Leader(request) => self.lead(from, request).await,
+            Request::Leader(request) => {
+                if matches!(request, ToLeader::Propose(_)) {
+                    self.inner.peers.note_writer(envelope.from);
+                }
+                self.lead(from, request).await
+            }
+            Request::WouldLead => Response::Willing(self.willing()),
             Request::App(request) => self.answer_app(from, request).await,
+            Request::Heard(signs) => {
+                self.note_signs(&signs);
+                Response::Noted
+            }
+            Request::Follow(_) | Request::Pull(_) | Request::Relay(_)
+                if self.inner.peers.member(envelope.from).is_none() =>
+            {
+                Response::Failed(format!("this device knows no member {} yet", envelope.from))
+            }
+            Request::Follow(follow) => self.feed(envelope.from, follow).await,
+            Request::Pull(pull) => self.give(envelope.from, pull).await,
+            Request::Relay(request) => self.relay(request).await,
+            // Both were answered before it was asked whether this device takes part.
+            Request::Hello | Request::Enter(_) => Response::Failed("this device takes no part".into()),
+        }
+    }
+
+    /// Whether a key that says it is one member is another one by now.
+    fn renamed(&self, key: DeviceKey, claimed: u64) -> bool {
+        let members = self.inner.peers.members().borrow().clone();
+        !members.contains_key(&claimed) && members.values().any(|member| member.key == key)
+    }
+
+    /// Why this device takes no part in its fleet, if it does not.
+    pub(super) fn apart(&self) -> Option<String> {
+        let verdict = self.verdict().borrow().why();
+        (!verdict.is_empty()).then_some(verdict)
+    }
+
+    async fn answer_enter(&self, from: DeviceKey, ask: Vec<u8>) -> Response {
+        if let Some(why) = self.apart() {
+            return Response::Failed(why);
+        }
+        match self.inner.enter.load_full() {
+            Some(handler) => Response::App(handler(from, ask).await),
+            None => Response::Failed("this agent is still starting".into()),
         }
     }
 
@@ -64,6 +128,12 @@ impl Engine {
         if !known.is_leader {
             return Response::NotLeader(known.leader.filter(|&leader| leader != self.inner.id));
         }
+        if self.apart().is_some() {
+            return Response::NotLeader(None);
+        }
+        if let Some(refusal) = self.forbids(from, &request) {
+            return refusal;
+        }
         match request {
             ToLeader::Propose(txns) => Response::Proposed(self.apply_as_leader(txns, PROPOSE_TIMEOUT).await),
             ToLeader::ReadIndex => self.read_index().await,
@@ -71,7 +141,9 @@ impl Engine {
             ToLeader::AddMember(member) => self.admit(member).await,
             ToLeader::RemoveMember(id) => self.expel(id).await,
             ToLeader::UpdateMember(id, member) => self.revise(id, member).await,
+            ToLeader::Readmit(old, member) => self.readmit_as_leader(old, member).await,
             ToLeader::TransferTo(id) => self.hand_over(id).await,
+            ToLeader::Observe => Response::Observed(Box::new(self.status())),
         }
     }
 
@@ -101,6 +173,7 @@ impl Engine {
                 }
             };
             let answer = tokio::select! {
+                biased;
                 answer = ask => answer,
                 // The old leader may have done it: every such request may be asked twice.
                 _ = leadership.wait_for(|now| *now != known) => None,
@@ -114,7 +187,7 @@ impl Engine {
                 return None;
             }
             let pause = (now + RETRY).min(deadline);
-            let _ = tokio::time::timeout_at(pause, leadership.wait_for(|now| *now != known)).await;
+            pause_until(&mut leadership, known, pause).await;
         }
     }
 
@@ -153,6 +226,16 @@ impl Engine {
             Some(Response::Refused(refusal)) => Err(refusal.into()),
             _ => Err(self.unavailable(MEMBERSHIP_TIMEOUT)),
         }
+    }
+}
+
+/// Waits until a moment, or until the lead changes.
+pub(super) async fn pause_until(leadership: &mut watch::Receiver<Leadership>, known: Leadership, until: Instant) {
+    let changing = leadership.wait_for(|now| *now != known);
+    let stopped = matches!(tokio::time::timeout_at(until, changing).await, Ok(Err(_)));
+    if stopped {
+        // Nobody tells of changes any more: asking again at once would only keep the processor busy.
+        tokio::time::sleep_until(until).await;
     }
 }
 

@@ -4,6 +4,9 @@
 
 mod disk;
 mod fleet;
+mod handover;
+mod identity;
+mod mirrors;
 mod storm;
 
 use std::time::Duration;
@@ -202,12 +205,14 @@ async fn members_are_added_changed_and_removed_through_any_device() {
     assert_eq!(two.add_member(member(3)).await.unwrap(), 3, "the same key keeps its id");
     let impostor = Member { key: crate::identity::DeviceKey([7; 32]), ..member(3) };
     assert!(matches!(two.add_member(impostor).await, Err(EngineError::Refused(Refusal::NameTaken { .. }))));
-    let moved = Member { api_port: 7, ..member(3) };
-    two.update_member(3, moved.clone()).await.unwrap();
-    one.members().wait_for(|members| members.get(&3) == Some(&moved)).await.unwrap();
+    let moved = Member { api_port: 7, ..member(2) };
+    two.update_member(2, moved.clone()).await.unwrap();
+    one.members().wait_for(|members| members.get(&2) == Some(&moved)).await.unwrap();
+    let meddling = two.update_member(3, Member { api_port: 7, ..member(3) }).await;
+    assert!(matches!(meddling, Err(EngineError::Refused(Refusal::NotAllowed { .. }))), "{meddling:?}");
     two.remove_member(3).await.unwrap();
     two.remove_member(3).await.unwrap();
-    let unknown = two.update_member(3, moved).await;
+    let unknown = one.update_member(3, member(3)).await;
     assert!(matches!(unknown, Err(EngineError::Refused(Refusal::Unknown { id: 3 }))), "{unknown:?}");
     fleet.stop_all().await;
 }
@@ -298,7 +303,7 @@ async fn a_write_that_is_too_large_and_bytes_that_are_no_request_are_refused() {
     one.propose(put("a", &"x".repeat(MAX_WRITE_BYTES - 1000))).await.unwrap();
     for garbage in [Vec::new(), vec![1], vec![1; 300], vec![0xff; 70_000]] {
         let answer = one.handle(member(2).key, garbage).await;
-        let response = crate::store::codec::decode::<message::Response>(&answer).unwrap();
+        let response = crate::store::codec::decode::<message::Answer>(&answer).unwrap().response;
         assert!(matches!(response, message::Response::Failed(_)), "{response:?}");
     }
     fleet.stop_all().await;

@@ -39,15 +39,32 @@ pub(super) const MIN_FREE_BYTES_TO_VOTE: u64 = 256 << 10;
 pub(super) struct Timing {
     heartbeat: Duration,
     election: (Duration, Duration),
+    beacon: Option<Duration>,
 }
 
 impl Timing {
     pub(super) fn new(profile: Profile) -> Self {
-        Self { heartbeat: profile.heartbeat(), election: profile.election() }
+        Self { heartbeat: profile.heartbeat(), election: profile.election(), beacon: profile.beacon() }
+    }
+
+    /// How old a peer's acknowledgement may be for a heartbeat to be left out: with the next
+    /// heartbeat it would still be younger than a beacon.
+    pub(super) fn quiet(&self) -> Option<Duration> {
+        self.beacon.map(|beacon| beacon.saturating_sub(self.heartbeat))
+    }
+
+    /// Silence of a quorum after which a leader asks before it acts.
+    pub(super) fn confirmed_within(&self) -> Duration {
+        self.heartbeat * 2 + self.election.0
     }
 
     /// Silence after which a peer counts as not answering.
     pub(super) fn alive_within(&self) -> Duration {
+        (self.election.1 * 2).max(self.beacon.unwrap_or_default() + self.election.1)
+    }
+
+    /// How long a member must be connected without a gap before it may vote.
+    pub(super) fn steady_after(&self) -> Duration {
         self.election.1 * 2
     }
 
@@ -61,6 +78,11 @@ impl Timing {
         self.election.1 * 4
     }
 
+    /// Time for one append from which on a disk counts as slow.
+    pub(super) fn slow_disk(&self) -> Duration {
+        (self.heartbeat / 2).min(Duration::from_millis(500))
+    }
+
     /// Between two looks of the pilot.
     pub(super) fn pilot(&self) -> Duration {
         self.heartbeat * 5
@@ -69,6 +91,11 @@ impl Timing {
     /// How long entries may take to reach a peer's disk.
     pub(super) fn append(&self) -> Duration {
         self.election.1.max(Duration::from_secs(1))
+    }
+
+    /// How long news of a commit may wait for entries to travel with.
+    pub(super) fn patience(&self) -> Duration {
+        self.heartbeat / 50
     }
 
     /// How long handing over the lead may take.

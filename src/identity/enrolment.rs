@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::token::{Token, TokenRecord, TokenTerms};
-use super::{Authority, Identity, IdentityError, Member, Seal, files};
+use super::{Authority, Epoch, Identity, IdentityError, Member, Seal, files};
 
 const FILE: &str = "fleet.json";
 const VERSION: u32 = 1;
@@ -33,6 +33,44 @@ pub struct Enrolment {
     /// What the first device puts into the empty store when it starts for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Bootstrap>,
+    /// The fleet's epoch, as this device last took part in it.
+    #[serde(default = "first_epoch")]
+    pub epoch: Epoch,
+    /// This device's log can not be trusted: it takes no part before the fleet has let it in again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outcast: bool,
+    /// Log and state are to be exchanged before the next start: old or new, never a mixture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+    /// What this device tells its fleet as soon as it leads, after a recovery or a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revival: Option<Revival>,
+}
+
+fn first_epoch() -> Epoch {
+    Epoch::FIRST
+}
+
+/// An exchange of log and state that was decided on, and may have been begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// Name of the folder, below `aside`, where the old ones go.
+    pub aside: String,
+    /// New ones lie ready; otherwise the device begins without any.
+    pub staged: bool,
+}
+
+/// A fleet that goes on in a new epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revival {
+    /// What happened, as a sentence for the event.
+    pub what: String,
+    /// Who belonged to the fleet before, this device excepted: they may come back as new members.
+    pub former: BTreeMap<u64, Member>,
+    /// The authority, where it had to be sealed again.
+    pub seal: Option<Seal>,
 }
 
 /// The first documents of a new fleet.
@@ -73,6 +111,10 @@ impl Enrolment {
             authority: authority.certificate().to_owned(),
             members: BTreeMap::from([(FIRST_MEMBER, member)]),
             initial: Some(Bootstrap { tokens, seal }),
+            epoch: Epoch::FIRST,
+            outcast: false,
+            switch: None,
+            revival: None,
         };
         Ok((enrolment, token))
     }
@@ -80,19 +122,23 @@ impl Enrolment {
     /// Reads the enrolment; `None` when this device belongs to no fleet.
     pub fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = Self::path(data_dir);
-        let corrupt = |reason: String| IdentityError::Corrupt { path: path.clone(), reason, remedy: REMEDY };
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        files::read(&path)?.map(|bytes| Self::parse(&path, &bytes)).transpose()
+    }
+
+    /// The enrolment in the bytes of a file.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let corrupt = |reason: String| IdentityError::Corrupt { path: path.to_owned(), reason, remedy: REMEDY };
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);
         if version != Some(u64::from(VERSION)) {
             return Err(corrupt(format!("version {version:?}, and this release reads {VERSION}")));
         }
-        let stored: Stored<Self> = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let stored: Stored<Self> = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         let enrolment = stored.enrolment;
         if !enrolment.members.contains_key(&enrolment.member_id) {
             return Err(corrupt(format!("it does not list this device, member {}", enrolment.member_id)));
         }
-        Ok(Some(enrolment))
+        Ok(enrolment)
     }
 
     /// Writes the enrolment, replacing an earlier one.
@@ -101,6 +147,19 @@ impl Enrolment {
         let text =
             serde_json::to_vec_pretty(&stored).map_err(|error| IdentityError::crypto("write the enrolment", error))?;
         files::write(&Self::path(data_dir), &text, true)
+    }
+
+    /// Writes down that this device's log can not be trusted any more (it was damaged, and is set
+    /// aside): from the next start on it takes no part before the fleet has let it in again, as a
+    /// new member. False when there is nobody to ask: it is the only member, or of no fleet.
+    pub fn cast_out(data_dir: &Path) -> Result<bool, IdentityError> {
+        match Self::load(data_dir)? {
+            Some(enrolment) if enrolment.members.len() > 1 => {
+                Self { outcast: true, ..enrolment }.store(data_dir)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Forgets the fleet: this device belongs to none afterwards. Its keys stay.

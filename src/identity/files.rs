@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::IdentityError;
@@ -74,6 +74,21 @@ pub(super) fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Iden
     Ok(())
 }
 
+/// Writes a private file that is there already into the block that it has, for a disk with no room
+/// for a second one. A power cut may leave a mix of old and new: only for what can do without.
+pub(super) fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    let file = File::options().write(true).open(path).map_err(disk("open", path))?;
+    let length = bytes.len() as u64;
+    let done = file.write_all_at(bytes, 0).and_then(|()| file.set_len(length)).and_then(|()| file.sync_all());
+    done.map_err(disk("write", path))
+}
+
+/// Whether the disk had no room.
+pub(super) fn is_full(error: &IdentityError) -> bool {
+    let IdentityError::Disk { source, .. } = error else { return false };
+    matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 fn check_mode(path: &Path, want: u32) -> Result<(), IdentityError> {
     let mode = std::fs::metadata(path).map_err(disk("read", path))?.mode() & 0o7777;
     if mode.trailing_zeros() >= OTHERS_BITS {
@@ -107,6 +122,16 @@ mod tests {
         write(&path, b"two", true).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary file was left");
+    }
+
+    #[test]
+    fn overwriting_leaves_nothing_of_the_longer_past() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = dir(temp.path()).join("run");
+        assert!(overwrite(&path, b"one").is_err(), "it makes no file");
+        write(&path, b"a longer one", false).unwrap();
+        overwrite(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"two");
     }
 
     #[test]

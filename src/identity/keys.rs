@@ -80,11 +80,16 @@ impl Identity {
         let Some(bytes) = files::read(&path)?.map(Zeroizing::new) else {
             return Err(IdentityError::Missing { path });
         };
-        let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| corrupt(&path, error))?;
+        Self::parse(&path, &bytes)
+    }
+
+    /// The keys in the bytes of a file.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| corrupt(path, error))?;
         if stored.version != VERSION {
-            return Err(corrupt(&path, format!("version {}, and this release reads {VERSION}", stored.version)));
+            return Err(corrupt(path, format!("version {}, and this release reads {VERSION}", stored.version)));
         }
-        Self::from_stored(&stored, &path)
+        Self::from_stored(&stored, path)
     }
 
     /// Reads the keys, or makes them when the device has none.
@@ -135,7 +140,14 @@ impl Identity {
 
     /// This device as the fleet's membership lists it.
     pub fn member(&self, name: &str, addresses: Vec<std::net::SocketAddr>, api_port: u16) -> Member {
-        Member { name: name.to_owned(), key: self.key, sealing_key: self.sealing_key(), addresses, api_port }
+        Member {
+            name: name.to_owned(),
+            key: self.key,
+            sealing_key: self.sealing_key(),
+            addresses,
+            api_port,
+            ..Member::default()
+        }
     }
 
     /// Opens what was sealed to this device with [`seal_to`].

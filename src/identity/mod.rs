@@ -4,8 +4,11 @@
 pub mod authority;
 pub mod enrolment;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod keys;
 pub mod member;
+pub mod run;
 pub mod serving;
 pub mod token;
 pub mod trust;
@@ -13,9 +16,10 @@ pub mod trust;
 use std::path::PathBuf;
 
 pub use authority::{Authority, Credentials, Seal};
-pub use enrolment::{Bootstrap, Enrolment};
+pub use enrolment::{Bootstrap, Enrolment, Revival, Switch};
 pub use keys::Identity;
-pub use member::{DeviceKey, Member};
+pub use member::{DeviceKey, Member, Preference};
+pub use run::{Begun, Epoch, Fingerprint, Run, Stamp};
 pub use serving::{User, client_user, tls_server_config};
 pub use token::{Admission, JoinRefusal, Role, Token, TokenError, TokenRecord, TokenTerms, TokenUse};
 pub use trust::Trust;

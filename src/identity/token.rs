@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::member::key_bytes;
-use super::{DeviceKey, IdentityError, random};
+use super::{DeviceKey, IdentityError, Member, random};
 use crate::resource::Timestamp;
 use crate::store::codec;
 
@@ -46,6 +46,15 @@ pub enum JoinRefusal {
     /// The name is taken by another key.
     #[error("a device named {name} is already a member of this fleet")]
     NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The token lets witnesses in, and this is none.
+    #[error("the token admits a witness only")]
+    WitnessOnly,
+    /// The device that is to be replaced is there.
+    #[error("{name} can not be replaced: a device with this name runs and answers")]
+    StillHere {
         /// The name.
         name: String,
     },
@@ -167,9 +176,18 @@ pub(crate) fn matches(secret: &[u8], expected: &[u8; 32]) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// A device of the fleet.
+    /// A device of the fleet, or a witness, which may do less.
     #[default]
     Device,
+    /// A witness only.
+    Witness,
+}
+
+impl Role {
+    /// Whether a token of this role lets a member in that wants to be this.
+    pub fn admits(self, member: &Member) -> bool {
+        self == Self::Device || member.witness
+    }
 }
 
 /// Under which conditions a token admits.
@@ -310,6 +328,13 @@ mod tests {
         assert_eq!((after.uses_left, after.used_by[0].name.as_str()), (0, "a"));
         assert_eq!(after.admit(&token.secret, two, "b", Timestamp(1_600)), Err(JoinRefusal::Used));
         assert_eq!(after.admit(&token.secret, one, "a", Timestamp(1_600)), Ok(Admission::Again));
+    }
+
+    #[test]
+    fn a_token_for_a_witness_lets_no_full_device_in() {
+        let witness = Member { witness: true, ..Member::default() };
+        assert!(Role::Device.admits(&witness) && Role::Device.admits(&Member::default()));
+        assert!(Role::Witness.admits(&witness) && !Role::Witness.admits(&Member::default()));
     }
 
     #[test]

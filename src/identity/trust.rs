@@ -40,6 +40,16 @@ impl Trust {
         self.0.changed.send_replace(());
     }
 
+    /// Adds keys, each with the name of its device, until the next replacement.
+    pub fn extend(&self, more: BTreeMap<DeviceKey, String>) {
+        if more.keys().all(|key| self.contains(key)) {
+            return;
+        }
+        let mut keys = (**self.0.keys.load()).clone();
+        keys.extend(more);
+        self.replace(keys);
+    }
+
     /// Replaces the trusted keys by those of these members.
     pub fn replace_members<'a>(&self, members: impl IntoIterator<Item = &'a Member>) {
         self.replace(members.into_iter().map(|member| (member.key, member.name.clone())).collect());

@@ -15,6 +15,8 @@
 mod blobs;
 mod clear;
 mod digest;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod import;
 mod layer;
 mod load;

@@ -27,7 +27,16 @@ pub(super) fn of(pod: &Pod, settings: &Settings) -> Contract {
     let mut contract = Contract { lost_after: settings.lost_after, remarks: Vec::new() };
     if let Some(text) = annotation(LOST_AFTER) {
         match duration(text) {
-            Some(lost_after) if !lost_after.is_zero() => contract.lost_after = lost_after,
+            Some(asked) if !asked.is_zero() => {
+                // A device that is well and quiet must not look lost.
+                let least = settings.sign_of_life * 2;
+                contract.lost_after = asked.max(least);
+                if asked < least {
+                    contract.remarks.push(format!(
+                        "annotation {LOST_AFTER}={text} is too short for the fleet's profile: {least:?} holds"
+                    ));
+                }
+            }
             _ => contract.remarks.push(format!(
                 "annotation {LOST_AFTER}={text} is not a duration such as 30s: the fleet's {:?} holds",
                 settings.lost_after
@@ -91,5 +100,15 @@ mod tests {
         let contract = of(&pod, &Settings::default());
         assert_eq!(contract.lost_after, Duration::from_secs(10));
         assert_eq!(contract.remarks.len(), 2);
+    }
+
+    #[test]
+    fn no_pod_is_less_patient_than_its_device_is_talkative() {
+        let mut pod = Pod::default();
+        pod.metadata.annotations = Some([(LOST_AFTER.into(), "30s".into())].into());
+        assert_eq!(of(&pod, &Settings::default()).lost_after, Duration::from_secs(30));
+        let metered = Settings { lost_after: Duration::from_mins(20), sign_of_life: Duration::from_mins(5) };
+        let contract = of(&pod, &metered);
+        assert_eq!((contract.lost_after, contract.remarks.len()), (Duration::from_mins(10), 1));
     }
 }

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::others::{Other, Others};
 use crate::resource::kind;
 use crate::store::{Document, Key};
 
@@ -48,11 +49,13 @@ pub struct Liveness {
 pub struct Settings {
     /// Silence after which a device counts as lost.
     pub lost_after: Duration,
+    /// A device that is well is heard this often; no workload can ask for less patience.
+    pub sign_of_life: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lost_after: Duration::from_secs(10) }
+        Self { lost_after: Duration::from_secs(10), sign_of_life: Duration::from_millis(100) }
     }
 }
 
@@ -81,7 +84,7 @@ pub struct Fleet {
     /// Events.
     pub events: BTreeMap<Key, Versioned<Event>>,
     /// Objects of every other served kind: they have owners and a namespace.
-    pub others: BTreeMap<Key, Versioned<ObjectMeta>>,
+    pub others: Others,
     /// Documents that exist but can not be read.
     pub unreadable: BTreeSet<Key>,
     /// Names of the fleet's members. While it is empty, no device counts as removed.
@@ -128,9 +131,22 @@ impl Fleet {
             REPLICA_SET => drop(self.replica_sets.remove(key)),
             POD => drop(self.pods.remove(key)),
             EVENT => drop(self.events.remove(key)),
-            _ => drop(self.others.remove(key)),
+            _ => self.others.remove(key),
         }
         self.unreadable.remove(key);
+    }
+
+    /// Whether a change of this document can give a plan something to do. Most documents are only
+    /// known in case their namespace or an owner goes.
+    pub fn is_planned(&self, key: &Key) -> bool {
+        match key.kind.as_str() {
+            NODE | NAMESPACE | DEPLOYMENT | REPLICA_SET | POD | EVENT => true,
+            _ => {
+                let ending = |found: &Versioned<Namespace>| found.object.metadata.deletion_timestamp.is_some();
+                let owned = self.others.get(key).is_some_and(|other| !other.owners.is_empty());
+                owned || self.namespaces.get(&key.namespace).is_some_and(ending)
+            }
+        }
     }
 
     /// Store kinds whose documents a view wants.
@@ -151,7 +167,7 @@ impl Fleet {
                 let read: MetadataOnly =
                     serde_json::from_slice(&document.body).map_err(|error| format!("not an object: {error}"))?;
                 named(key, &read.metadata)?;
-                self.others.insert(key.clone(), Versioned { object: read.metadata, revision: document.modified });
+                self.others.insert(key, Other::new(read.metadata, document.modified));
             }
             _ => {}
         }

@@ -19,6 +19,7 @@ mod expiry;
 mod fit;
 pub mod fleet;
 mod namespace;
+mod others;
 mod pods;
 mod rehearsal;
 mod replica_set;
@@ -34,6 +35,7 @@ use crate::store::{Batch, Key};
 
 pub use contract::{LOST_AFTER, ON_PARTITION};
 pub use fleet::{Fleet, Liveness, Settings, Skipped, Versioned};
+pub use others::{Other, Others};
 pub use rehearsal::{Binding, Forecast, Rehearsal, plan_manifest};
 
 /// The most batches of one plan; the next plan goes on from there.

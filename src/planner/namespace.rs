@@ -28,9 +28,9 @@ fn empty(view: &View<'_>, draft: &mut Draft, namespace: &Key, revision: u64) -> 
     let deployments = fleet.deployments.iter().map(|(key, found)| (key, found.revision));
     let sets = fleet.replica_sets.iter().map(|(key, found)| (key, found.revision));
     let events = fleet.events.iter().map(|(key, found)| (key, found.revision));
-    let others = fleet.others.iter().map(|(key, found)| (key, found.revision));
-    let documents: Vec<(&Key, u64)> =
-        deployments.chain(sets).chain(others).chain(events).filter(|(key, _)| inside(key)).collect();
+    let planned = deployments.chain(sets).chain(events).filter(|(key, _)| inside(key));
+    let mut documents: Vec<(Key, u64)> = planned.map(|(key, at)| (key.clone(), at)).collect();
+    documents.extend(fleet.others.keys(Some(&namespace.name)));
     for chunk in documents.chunks(REMOVALS_PER_BATCH) {
         let step =
             chunk.iter().fold(Step::default().require(namespace, revision), |step, (key, at)| step.remove(key, *at));

@@ -67,7 +67,7 @@ impl Rehearsal {
         fleet.replica_sets.iter().for_each(|(key, found)| note(key.clone(), found.revision));
         fleet.pods.iter().for_each(|(key, found)| note(key.clone(), found.revision));
         fleet.events.iter().for_each(|(key, found)| note(key.clone(), found.revision));
-        fleet.others.iter().for_each(|(key, found)| note(key.clone(), found.revision));
+        fleet.others.keys(None).for_each(|(key, revision)| note(key, revision));
         let revision = revisions.values().copied().max().unwrap_or(0);
         Self { fleet, revisions, revision }
     }

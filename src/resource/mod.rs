@@ -4,6 +4,8 @@
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod image;
 pub mod kind;
 pub mod manifest;

@@ -19,8 +19,10 @@ pub struct NotAQuantity {
 }
 
 const BILLION: i128 = 1_000_000_000;
-/// Longer numbers are nonsense, and could overflow.
-const DIGITS_LIMIT: usize = 18;
+/// Longer numbers are nonsense: the largest in billionths has as many.
+const DIGITS_LIMIT: usize = 29;
+/// In billionths: past any machine.
+const LARGEST: i128 = (1 << 64) * BILLION;
 
 impl Quantity {
     /// So many thousandths.
@@ -81,9 +83,16 @@ fn parse(text: &str) -> Option<i128> {
     let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
     let scale = u32::try_from(fraction.len()).ok()?;
     let (numerator, denominator) = multiplier(suffix)?;
-    let top = mantissa.checked_mul(numerator)?.checked_mul(BILLION)?;
-    let bottom = denominator.checked_mul(10i128.checked_pow(scale)?)?;
-    Some(sign * ceiling(top, bottom))
+    // Shortened first: whatever a quantity prints must fit on its way back.
+    let shared = gcd(BILLION, denominator);
+    let top = mantissa.checked_mul(numerator.checked_mul(BILLION / shared)?)?;
+    let bottom = (denominator / shared).checked_mul(10i128.checked_pow(scale)?)?;
+    let value = ceiling(top, bottom);
+    (value <= LARGEST).then_some(sign * value)
+}
+
+fn gcd(a: i128, b: i128) -> i128 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// What a suffix multiplies by, as a fraction.

@@ -52,18 +52,37 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Key> {
     part.is_empty().then_some(Key { kind, namespace, name })
 }
 
-/// A document's value: two revisions, then the body.
+/// A checksum over a document, its key included: a value never passes for that of another key.
+fn checksum(key: &Key, rest: &[u8]) -> [u8; 4] {
+    let mut sum = crc32fast::Hasher::new();
+    for part in [&key.kind, &key.namespace, &key.name] {
+        sum.update(part.as_bytes());
+        // No byte of UTF-8.
+        sum.update(&[0xff]);
+    }
+    sum.update(rest);
+    sum.finalize().to_be_bytes()
+}
+
+/// A document's value: a checksum, two revisions, then the body.
 pub(super) fn encode_value(document: &Document) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(16 + document.body.len());
+    let mut bytes = Vec::with_capacity(20 + document.body.len());
+    bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&document.created.to_be_bytes());
     bytes.extend_from_slice(&document.modified.to_be_bytes());
     bytes.extend_from_slice(&document.body);
+    let sum = checksum(&document.key, &bytes[4..]);
+    bytes[..4].copy_from_slice(&sum);
     bytes
 }
 
-/// The document of a key and a value; `None` when the value is too short.
+/// The document of a key and a value; `None` when the value is not what was written for the key.
 pub(super) fn decode_value(key: Key, bytes: &[u8]) -> Option<Document> {
-    let (created, rest) = bytes.split_first_chunk::<8>()?;
+    let (sum, rest) = bytes.split_first_chunk::<4>()?;
+    if checksum(&key, rest) != *sum {
+        return None;
+    }
+    let (created, rest) = rest.split_first_chunk::<8>()?;
     let (modified, body) = rest.split_first_chunk::<8>()?;
     Some(Document {
         key,

@@ -1,39 +1,25 @@
-//! The Raft log: votes and entries in one append-only WAL, fsynced in groups by one thread. An
+//! The Raft log: votes and entries in one append-only WAL, fsynced in groups. An
 //! entry is readable at once and reported only when it is on the disk. Entries are purged only
 //! behind state that is durable, so that a power cut never needs what is gone.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::StorageError;
+use super::disk::Disk;
+use super::latency::SyncTimes;
+use super::raft::{Entry, LogId, TypeConfig, Vote};
+use super::state::State;
+use super::wal::{Done, OpenError, Sizes, Wal};
+use crate::store::codec;
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use raft_log::RaftLog;
-use raft_log::api::raft_log_writer::RaftLogWriter;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::StorageError;
-use super::raft::{Entry, LogId, TypeConfig, Vote};
-use super::state::State;
-use super::wal::{Done, Payload, WalLogId, WalTypes, WalVote};
-use crate::store::codec;
-
-/// Bytes of one WAL file. What is in the newest one is also in memory.
-const CHUNK_BYTES: usize = 256 << 10;
-/// Records of one WAL file; each costs eight bytes of memory.
-const CHUNK_RECORDS: usize = 8192;
-/// Payload bytes of closed WAL files kept in memory.
-const CACHE_BYTES: usize = 128 << 10;
-/// Payloads kept in memory.
-const CACHE_ENTRIES: usize = 512;
-/// Bytes read ahead when a WAL file is replayed.
-const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Bytes waiting for the disk before an append has to wait.
-const QUEUE_BYTES: usize = 8 << 20;
 /// Encoded payload bytes that one read for replication or apply returns, if more than one entry.
 const READ_BYTES: usize = 1 << 20;
 
@@ -41,39 +27,68 @@ const READ_BYTES: usize = 1 << 20;
 /// used any more once a write to it failed, is never the one to find the disk full.
 const RESERVED_BYTES: u64 = 4 << 20;
 
-type Wal = RaftLog<WalTypes>;
-
 /// The Raft log of this device. Clones read and write the same log.
 #[derive(Clone)]
 pub struct Log {
-    wal: Arc<Mutex<Wal>>,
+    wal: Arc<Wal>,
     state: State,
     reserved_bytes: u64,
+    sync_times: SyncTimes,
+}
+
+/// A log does not open.
+pub(super) enum LogError {
+    /// The disk.
+    File(StorageError),
+    /// It is not what was written once.
+    Damaged { path: PathBuf, why: String, last_good: Option<LogId> },
 }
 
 impl Log {
-    /// Opens the log in a folder, creating it if needed. A record that a power cut left half
-    /// written is cut off: nobody was told that it was safe.
-    pub(super) fn open(dir: &Path, state: State) -> Result<Self, StorageError> {
-        let failed = |action| move |source| StorageError::File { action, path: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(failed("create the log folder"))?;
-        super::state::sync_parent(dir)?;
-        let mut config = raft_log::Config::new(dir.display());
-        config.log_cache_max_items = Some(CACHE_ENTRIES);
-        config.log_cache_capacity = Some(CACHE_BYTES);
-        config.wal.read_buffer_size = Some(READ_AHEAD_BYTES);
-        config.wal.chunk_max_records = Some(CHUNK_RECORDS);
-        config.wal.chunk_max_size = Some(CHUNK_BYTES);
-        config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES);
-        // Groups form by themselves while the disk is busy with the group before.
-        config.wal.flush_batch_wait = Some(Duration::ZERO);
-        let wal = Wal::open(Arc::new(config)).map_err(failed("open the log in"))?;
-        Ok(Self { wal: Arc::new(Mutex::new(wal)), state, reserved_bytes: RESERVED_BYTES })
+    /// The last entry that can be read of the log in a folder.
+    pub(super) fn last_in(disk: &Arc<dyn Disk>, dir: &Path, sizes: Sizes) -> Option<u64> {
+        let last = match Wal::open(disk, dir, sizes) {
+            Ok(wal) => wal.bounds().0,
+            Err(OpenError::Damaged { last_good, .. }) => last_good,
+            Err(OpenError::Io(..)) => None,
+        };
+        last.map(|id| id.index)
+    }
+
+    /// The last entry, and the last one that was purged.
+    pub(super) fn bounds(&self) -> (Option<LogId>, Option<LogId>) {
+        self.wal.bounds()
+    }
+
+    /// Opens the log in a folder, creating it if needed. A batch that a power cut left half written
+    /// is cut off: nobody was told that it was safe.
+    pub(super) fn open(dir: &Path, state: State, sizes: Sizes) -> Result<Self, LogError> {
+        let failed = |action| move |source| LogError::File(StorageError::File { action, path: dir.to_owned(), source });
+        let disk = state.disk().clone();
+        disk.make_dir(dir).map_err(failed("create the log folder"))?;
+        super::state::sync_parent(disk.as_ref(), dir).map_err(LogError::File)?;
+        let wal = Wal::open(&disk, dir, sizes).map_err(|error| match error {
+            OpenError::Io(path, source) => {
+                LogError::File(StorageError::File { action: "open the log in", path, source })
+            }
+            OpenError::Damaged { path, why, last_good } => LogError::Damaged { path, why, last_good },
+        })?;
+        Ok(Self { wal, state, reserved_bytes: RESERVED_BYTES, sync_times: SyncTimes::default() })
     }
 
     /// Bytes of the log on disk.
     pub fn bytes(&self) -> u64 {
-        self.lock().on_disk_size()
+        self.wal.bytes()
+    }
+
+    /// How long appends took to be on the disk.
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
+    }
+
+    /// Writes out what nobody waits for; for a stop that is not a crash.
+    pub async fn settle(&self) -> io::Result<()> {
+        self.wal.settle().await
     }
 
     /// Lets a test meet the end of the disk itself.
@@ -83,45 +98,17 @@ impl Log {
         self
     }
 
-    /// Waits until the files of a purge are removed.
-    #[cfg(test)]
-    pub(super) fn idle(&self) -> io::Result<()> {
-        self.lock().wait_worker_idle()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wal> {
-        // The WAL checks each record before it changes anything, so a panic elsewhere under the
-        // lock leaves it whole.
-        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for record in self.lock().read(start, end) {
-            let (log_id, payload) = record?;
-            bytes += payload.0.len();
-            found.push((log_id, payload));
-            if bytes >= max_bytes {
-                break;
-            }
-        }
-        found.into_iter().map(|(log_id, payload)| decode(&log_id, &payload)).collect()
-    }
-
-    /// Waits until everything written so far is on the disk.
-    async fn flush(&self) -> io::Result<()> {
-        let (done, waiting) = oneshot::channel();
-        self.lock().flush(true, Some(Done::Caller(done)))?;
-        waiting.await.map_err(|_| io::Error::other("the log's writer has stopped after an earlier error"))?
+        let found = self.wal.read(start, end, max_bytes)?;
+        found.into_iter().map(|(log_id, payload)| decode(log_id, &payload)).collect()
     }
 }
 
-fn decode(log_id: &WalLogId, payload: &Payload) -> io::Result<Entry> {
-    let payload = codec::decode(&payload.0)
+fn decode(log_id: LogId, payload: &[u8]) -> io::Result<Entry> {
+    let payload = codec::decode(payload)
         .map_err(|source| StorageError::Damaged { what: "a log entry", source })
         .map_err(io::Error::from)?;
-    Ok(Entry { log_id: log_id.0, payload })
+    Ok(Entry { log_id, payload })
 }
 
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -175,7 +162,7 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.lock().log_state().vote().map(|vote| vote.0))
+        Ok(self.wal.vote())
     }
 }
 
@@ -183,9 +170,8 @@ impl RaftLogStorage<TypeConfig> for Log {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let wal = self.lock();
-        let state = wal.log_state();
-        Ok(LogState { last_purged_log_id: state.purged().map(|id| id.0), last_log_id: state.last().map(|id| id.0) })
+        let (last_log_id, last_purged_log_id) = self.wal.bounds();
+        Ok(LogState { last_purged_log_id, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -193,25 +179,18 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.lock().save_vote(WalVote(*vote))?;
-        self.flush().await
+        self.wal.save_vote(*vote).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let mut wal = self.lock();
-        let state = wal.log_state();
-        let known = state.committed().map(|id| id.0);
-        let last = state.last().map(|id| id.0);
-        if let Some(committed) = committed.filter(|_| committed > known && committed <= last) {
-            wal.commit(WalLogId(committed))?;
-            // Not fsynced: a lost commit mark costs a wait for the leader, nothing else.
-            wal.flush(false, None)?;
+        if let Some(committed) = committed {
+            self.wal.commit(committed);
         }
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(self.lock().log_state().committed().map(|id| id.0))
+        Ok(self.wal.committed())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -219,45 +198,36 @@ impl RaftLogStorage<TypeConfig> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let since = Instant::now();
         let free = self.state.free_bytes()?;
         if free < self.reserved_bytes {
             let dir = self.state.dir().display();
             let reason = format!("the disk of {dir} has only {free} bytes left, and {RESERVED_BYTES} are kept free");
             return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
         }
-        let mut wal = self.lock();
-        let mut unsent = 0;
+        let mut encoded = Vec::new();
         for entry in entries {
             let payload = codec::encode(&entry.payload)
                 .map_err(|source| StorageError::Encode { what: "a log entry", source })
                 .map_err(io::Error::from)?;
-            unsent += payload.len();
-            wal.append([(WalLogId(entry.log_id), Payload(payload.into()))])?;
-            if unsent >= READ_BYTES {
-                wal.flush(false, None)?;
-                unsent = 0;
-            }
+            encoded.push((entry.log_id, payload));
         }
-        wal.flush(true, Some(Done::Entries(callback)))
+        let done = Done::Entries { flushed: callback, since, times: self.sync_times.clone() };
+        self.wal.wait_for_room().await;
+        self.wal.append(encoded, done)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        {
-            let mut wal = self.lock();
-            let end = last.map_or(0, |id| id.index + 1);
-            if wal.log_state().last().is_none_or(|id| id.0.index < end) {
-                return Ok(());
-            }
-            wal.truncate(end)?;
+        if self.wal.bounds().0.is_none_or(|known| known.index < last.map_or(0, |id| id.index + 1)) {
+            return Ok(());
         }
-        self.flush().await
+        self.wal.truncate_after(last).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         if self.state.durable_index() < Some(upto.index) {
             self.state.make_durable().await?;
         }
-        self.lock().purge(WalLogId(upto))?;
-        self.flush().await
+        self.wal.purge(upto).await
     }
 }

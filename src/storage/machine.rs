@@ -61,7 +61,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             }
             if self.state.wants_durable() {
-                self.state.make_durable().await?;
+                self.state.make_durable_soon();
             }
         }
         Ok(())
@@ -73,7 +73,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> Result<(), io::Error> {
         let meta = meta.clone();
-        Ok(self.state.off_thread("install a snapshot in", move |state| snapshot.install(state, &meta)).await?)
+        let writing = self.state.writer().lock_owned().await;
+        let install = move |state: &State| {
+            let _writing = writing;
+            snapshot.install(state, &meta)
+        };
+        Ok(self.state.off_thread("install a snapshot in", install).await?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

@@ -1,25 +1,51 @@
 //! The replicated log (an append-only WAL), the state it leads to (redb), and snapshots. The only
 //! owner of those files: it decides when bytes are safe, never what they mean.
 
+mod backend;
+mod disk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+mod guarded;
 mod keys;
+mod latency;
 mod log;
 mod machine;
 mod raft;
+mod recent;
+mod reseat;
+mod runtime;
+mod scratch;
+#[cfg(feature = "seeded-bugs")]
+pub mod seeded;
+#[cfg(any(test, feature = "simulation"))]
+mod simdisk;
 mod snapshot;
 mod state;
 mod table;
+#[cfg(any(test, feature = "simulation"))]
+pub mod torture;
+mod unsound;
 mod wal;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use latency::SyncTimes;
 pub use log::Log;
 pub use machine::Machine;
 pub use raft::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+pub use reseat::{Seat, Spooled, reseat, seed, spool};
+pub use runtime::{Runtime, ThreadChance, seed_randomness};
+pub use scratch::Scratch;
+#[cfg(any(test, feature = "simulation"))]
+pub use simdisk::{Failing, SimDisk};
 pub use snapshot::{Incoming, SnapshotSource};
-pub use state::State;
+pub use state::{Mirrors, State};
+pub use unsound::{Left, SetAside, set_aside};
 
 use crate::store::codec::CodecError;
 
@@ -53,6 +79,16 @@ pub enum StorageError {
         what: &'static str,
         /// Why.
         source: CodecError,
+    },
+    /// The log or the state is not what was written once. Nothing was changed.
+    #[error("{path} can not be trusted: {reason}. What can still be read: {left}")]
+    Unsound {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What is left.
+        left: Left,
     },
     /// A value can not be encoded.
     #[error("encode {what}")]
@@ -101,9 +137,56 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens the log in `dir/log` and the state in `dir/state.redb`, creating what is missing.
-pub fn open(dir: &Path) -> Result<(Log, Machine), StorageError> {
-    let state = State::open(dir)?;
-    let log = Log::open(&dir.join("log"), state.clone())?;
+/// The state's file in a data folder.
+const FILE: &str = "state.redb";
+/// The log's folder in a data folder.
+const LOG: &str = "log";
+
+/// Opens the log in `dir/log` and the state in `dir/state.redb`, creating what is missing. What is
+/// not what was written once is [`StorageError::Unsound`], and stays as it is.
+pub fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Log, Machine), StorageError> {
+    open_sized(disk, dir, wal::Sizes::default())
+}
+
+pub(crate) fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: wal::Sizes) -> Result<(Log, Machine), StorageError> {
+    let log_dir = dir.join(LOG);
+    let unsound = |path: &Path, reason, left| StorageError::Unsound { path: path.to_owned(), reason, left };
+    let there = wal::Wal::exists(disk.as_ref(), &log_dir);
+    let there =
+        there.map_err(|source| StorageError::File { action: "look for the log in", path: log_dir.clone(), source })?;
+    let state = State::open(disk, dir).map_err(|error| match damage(&error) {
+        Some(reason) => {
+            let last_entry = if there { Log::last_in(disk, &log_dir, sizes) } else { None };
+            unsound(&dir.join(FILE), reason, Left { last_entry, ..Left::default() })
+        }
+        None => error,
+    })?;
+    let reached = state.reached();
+    let left = |last: Option<LogId>| Left {
+        last_entry: last.map(|id| id.index),
+        applied: reached.applied.map(|id| id.index),
+        revision: Some(reached.revision),
+    };
+    let log = Log::open(&log_dir, state.clone(), sizes).map_err(|error| match error {
+        log::LogError::Damaged { path, why, last_good } => unsound(&path, why, left(last_good)),
+        log::LogError::File(error) => error,
+    })?;
+    let (last, purged) = log.bounds();
+    unsound::fits(reached, there, last, purged).map_err(|reason| unsound(dir, reason, left(last)))?;
     Ok((log, Machine::new(state)))
+}
+
+/// What is wrong with the state, if it is the state and not its disk.
+fn damage(error: &StorageError) -> Option<String> {
+    let kind = std::io::ErrorKind::InvalidData;
+    match error {
+        StorageError::Damaged { .. } => Some(chain(error)),
+        StorageError::State { source, .. } => match source.as_ref() {
+            redb::Error::Io(io) if io.kind() != kind && io.kind() != std::io::ErrorKind::UnexpectedEof => None,
+            redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen => None,
+            other => Some(other.to_string()),
+        },
+        StorageError::File { source, .. } if source.kind() == kind => Some(source.to_string()),
+        _ => None,
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use serde::{Deserialize, Serialize};
 
+use super::runtime::Runtime;
 use crate::identity::Member;
 use crate::store::{Outcome, Txn};
 
@@ -15,6 +16,10 @@ pub enum Command {
     Txn(Txn),
     /// Hand out a member id that was never handed out before.
     NextMemberId,
+    /// Make a device a mirror, or change what is known of one.
+    SetMirror(u64, Member),
+    /// Forget a mirror.
+    RemoveMirror(u64),
 }
 
 impl fmt::Display for Command {
@@ -22,6 +27,8 @@ impl fmt::Display for Command {
         match self {
             Self::Txn(txn) => write!(f, "txn {:x}/{}", txn.client, txn.sequence),
             Self::NextMemberId => f.write_str("next member id"),
+            Self::SetMirror(id, _) => write!(f, "set mirror {id}"),
+            Self::RemoveMirror(id) => write!(f, "remove mirror {id}"),
         }
     }
 }
@@ -44,6 +51,7 @@ openraft::declare_raft_types!(
         R = Reply,
         NodeId = u64,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 /// A log entry.

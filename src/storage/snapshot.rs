@@ -2,19 +2,20 @@
 //! file exists only while it travels. It is written from one consistent view, carries a SHA-256 of
 //! everything before it, and is installed whole or not at all.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
+use super::disk::run_on;
 use super::raft::SnapshotMeta;
+use super::scratch::Scratch;
 use super::state::{State, View};
-use super::table::{self, CLIENTS, DOCUMENTS, Fault, OUTCOMES, Progress, WriteTable};
+use super::table::{self, CLIENTS, DOCUMENTS, Fault, MIRRORS, OUTCOMES, Progress, WriteTable};
 use super::{StorageError, keys};
+use crate::identity::Member;
 use crate::store::{Client, Document, Outcome, Table, codec};
 
 const MAGIC: [u8; 8] = *b"kithsnap";
@@ -28,6 +29,7 @@ enum Record {
     Document(Document),
     Client(u64, Client),
     Outcome(u64, u64, Outcome),
+    Mirror(u64, Member),
     End { records: u64 },
 }
 
@@ -36,7 +38,7 @@ pub enum SnapshotSource {
     /// A view of this device's state, not yet written to a file.
     View(Box<ViewSource>),
     /// A file that arrived from a peer; removed when dropped.
-    File(NamedTempFile),
+    File(Scratch),
 }
 
 /// A view of this device's state.
@@ -51,62 +53,83 @@ impl From<View> for SnapshotSource {
 /// A snapshot that is arriving, piece by piece.
 #[derive(Debug)]
 pub struct Incoming {
-    file: NamedTempFile,
-    bytes: u64,
+    state: State,
+    file: Scratch,
 }
 
 impl State {
-    /// Writes a snapshot to a file that can be sent; it is removed when dropped. Blocks on the disk.
-    pub fn spool(&self, source: SnapshotSource) -> Result<NamedTempFile, StorageError> {
+    /// Writes a snapshot to a file that can be sent; it is removed when dropped.
+    pub async fn spool(&self, source: SnapshotSource) -> Result<Scratch, StorageError> {
+        self.off_thread("write a snapshot of", move |state| state.spool_here(source)).await
+    }
+
+    fn spool_here(&self, source: SnapshotSource) -> Result<Scratch, StorageError> {
         match source {
             SnapshotSource::File(file) => Ok(file),
             SnapshotSource::View(view) => {
-                let file = scratch(self.dir())?;
+                let mut file = self.scratch()?;
                 let path = file.path().to_owned();
-                write(&view.0, file.as_file()).map_err(|error| error.at(&path))?;
+                write(&view.0, &mut file).map_err(|error| error.at(&path))?;
                 Ok(file)
             }
         }
     }
 
+    /// Writes the state as it is now to a file that can be sent; it is removed when dropped.
+    pub async fn spool_now(&self) -> Result<(SnapshotMeta, Scratch), StorageError> {
+        let writing = self.lock_writer().await;
+        let spool = move |state: &Self| {
+            let view = state.whole_view()?;
+            drop(writing);
+            let meta = view.meta.clone();
+            Ok((meta, state.spool_here(view.into())?))
+        };
+        self.off_thread("write a snapshot of", spool).await
+    }
+
     /// Starts to receive a snapshot.
     pub fn receive(&self) -> Result<Incoming, StorageError> {
-        Ok(Incoming { file: scratch(self.dir())?, bytes: 0 })
+        Ok(Incoming { state: self.clone(), file: self.scratch()? })
     }
 }
 
 impl Incoming {
     /// Bytes received so far: the offset of the next piece.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.file.bytes()
     }
 
     /// Takes in the next piece.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), StorageError> {
-        self.file.as_file_mut().write_all(piece).map_err(|source| StorageError::File {
+        self.file.write_all(piece).map_err(|source| StorageError::File {
             action: "write the arriving snapshot",
             path: self.file.path().to_owned(),
             source,
-        })?;
-        self.bytes += piece.len() as u64;
-        Ok(())
+        })
     }
 
-    /// Checks that all of it arrived unharmed. Blocks on the disk.
-    pub fn finish(self) -> Result<SnapshotSource, StorageError> {
-        let path = self.file.path().to_owned();
-        verify(self.file.as_file()).map_err(|error| error.at(&path))?;
-        Ok(SnapshotSource::File(self.file))
+    /// Checks that all of it arrived unharmed.
+    pub async fn finish(self) -> Result<SnapshotSource, StorageError> {
+        let Self { state, file } = self;
+        let path = file.path().to_owned();
+        let check = move || verify(&file).map(|()| file).map_err(|error| error.at(&path));
+        match run_on(state.disk().as_ref(), check).await {
+            Ok(checked) => Ok(SnapshotSource::File(checked?)),
+            Err(source) => Err(StorageError::File {
+                action: "check the arriving snapshot in",
+                path: state.dir().to_owned(),
+                source,
+            }),
+        }
     }
 }
 
 impl SnapshotSource {
     /// Replaces the state with the snapshot. Blocks on the disk.
     pub(super) fn install(self, state: &State, meta: &SnapshotMeta) -> Result<(), StorageError> {
-        let file = state.spool(self)?;
-        let path = file.path().to_owned();
-        verify(file.as_file()).map_err(|error| error.at(&path))?;
-        state.replace(|table| read_into(table, file.as_file(), meta).map_err(|error| error.at(&path)))
+        let file = state.spool_here(self)?;
+        verify(&file).map_err(|error| error.at(file.path()))?;
+        state.replace(|table| read_into(table, &file, meta).map_err(|error| error.at(file.path())))
     }
 }
 
@@ -143,25 +166,6 @@ impl Trouble {
     }
 }
 
-/// A file in the data folder that is gone when dropped, and that a restart sweeps away.
-fn scratch(dir: &Path) -> Result<NamedTempFile, StorageError> {
-    let dir = dir.join("snapshot");
-    let failed = |source| StorageError::File { action: "make a snapshot file in", path: dir.clone(), source };
-    std::fs::create_dir_all(&dir).map_err(failed)?;
-    tempfile::Builder::new().prefix("state-").tempfile_in(&dir).map_err(failed)
-}
-
-/// Removes what an earlier process left half way.
-pub(super) fn sweep(dir: &Path) -> Result<(), StorageError> {
-    let dir = dir.join("snapshot");
-    match std::fs::remove_dir_all(&dir) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StorageError::File { action: "empty the snapshot folder", path: dir, source })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Writes records and counts and digests them.
 struct Writer<W> {
     to: W,
@@ -186,7 +190,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn write(view: &View, file: &File) -> Result<(), Trouble> {
+fn write(view: &View, file: &mut Scratch) -> Result<(), Trouble> {
     let mut writer = Writer { to: BufWriter::new(file), digest: Sha256::new(), records: 0 };
     writer.bytes(&MAGIC)?;
     writer.record(&Record::Start(view.progress))?;
@@ -197,13 +201,22 @@ fn write(view: &View, file: &File) -> Result<(), Trouble> {
     }
     for entry in view.txn.open_table(CLIENTS).map_err(Fault::from)?.iter().map_err(Fault::from)? {
         let (id, record) = entry.map_err(Fault::from)?;
-        let (settled, turn) = record.value();
-        writer.record(&Record::Client(id.value(), Client { settled, turn }))?;
+        writer.record(&Record::Client(id.value(), table::client(id.value(), record.value())?))?;
     }
     for entry in view.txn.open_table(OUTCOMES).map_err(Fault::from)?.iter().map_err(Fault::from)? {
         let (id, bytes) = entry.map_err(Fault::from)?;
         let (client, sequence) = id.value();
-        writer.record(&Record::Outcome(client, sequence, table::decode("an outcome", bytes.value())?))?;
+        writer.record(&Record::Outcome(client, sequence, table::outcome(client, sequence, bytes.value())?))?;
+    }
+    match view.txn.open_table(MIRRORS) {
+        Ok(mirrors) => {
+            for entry in mirrors.iter().map_err(Fault::from)? {
+                let (id, bytes) = entry.map_err(Fault::from)?;
+                writer.record(&Record::Mirror(id.value(), table::decode("a mirror", bytes.value())?))?;
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(Fault::from(error).into()),
     }
     let records = writer.records;
     writer.record(&Record::End { records })?;
@@ -214,32 +227,68 @@ fn write(view: &View, file: &File) -> Result<(), Trouble> {
 }
 
 /// Checks the digest over the whole file.
-fn verify(mut file: &File) -> Result<(), Trouble> {
-    let length = file.metadata()?.len();
+fn verify(file: &Scratch) -> Result<(), Trouble> {
+    let length = file.bytes();
     let Some(covered) = length.checked_sub(DIGEST_BYTES as u64).filter(|&covered| covered >= MAGIC.len() as u64) else {
         return Err(Trouble::Unusable(format!("it has only {length} bytes")));
     };
-    file.seek(SeekFrom::Start(0))?;
+    let mut from = file.reader(0);
     let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic)?;
+    from.read_exact(&mut magic)?;
     if magic != MAGIC {
         return Err(Trouble::Unusable("it is not a snapshot of this release".into()));
     }
     let mut digest = Sha256::new();
     digest.update(magic);
-    io::copy(&mut file.take(covered - MAGIC.len() as u64), &mut digest)?;
+    io::copy(&mut from.by_ref().take(covered - MAGIC.len() as u64), &mut digest)?;
     let mut expected = [0; DIGEST_BYTES];
-    file.read_exact(&mut expected)?;
+    from.read_exact(&mut expected)?;
     if digest.finalize()[..] != expected {
         return Err(Trouble::Unusable("its checksum does not match its contents".into()));
     }
     Ok(())
 }
 
-fn read_into(table: &mut WriteTable<'_>, mut file: &File, meta: &SnapshotMeta) -> Result<(), Trouble> {
-    file.seek(SeekFrom::Start(MAGIC.len() as u64))?;
-    let mut from = BufReader::new(file);
+/// Checks a file of these bytes and reads what holds, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_any(disk: &std::sync::Arc<dyn super::disk::Disk>, folder: &Path, bytes: &[u8]) {
+    let Ok(mut file) = Scratch::create(disk, folder, 1) else { return };
+    if file.write_all(bytes).is_err() || verify(&file).is_err() {
+        return;
+    }
+    let records = &bytes[MAGIC.len()..bytes.len() - DIGEST_BYTES];
+    let mut from = records;
+    while let Ok(record) = next(&mut from) {
+        let known = codec::encode(&record).unwrap_or_default();
+        assert!(codec::decode::<Record>(&known).is_ok());
+    }
+}
+
+/// The records of a small snapshot, without their checksum.
+#[cfg(test)]
+pub(super) fn small() -> Vec<u8> {
+    let key = crate::store::Key::new("ConfigMap", "default", "a");
+    let document = Document { key, body: b"{}".to_vec(), created: 1, modified: 2 };
+    let records = [
+        Record::Start(Progress::default()),
+        Record::Document(document),
+        Record::Client(7, Client { settled: 1, turn: 2 }),
+        Record::Outcome(7, 1, Outcome::Applied { revision: 2 }),
+        Record::End { records: 4 },
+    ];
+    let mut bytes = MAGIC.to_vec();
+    for record in records {
+        let record = codec::encode(&record).unwrap_or_default();
+        bytes.extend_from_slice(&u32::try_from(record.len()).unwrap_or(0).to_be_bytes());
+        bytes.extend_from_slice(&record);
+    }
+    bytes
+}
+
+fn read_into(table: &mut WriteTable<'_>, file: &Scratch, meta: &SnapshotMeta) -> Result<(), Trouble> {
+    let mut from = BufReader::new(file.reader(MAGIC.len() as u64));
     let mut progress = None;
+    let mut mirrors = Vec::new();
     let mut records = 0;
     loop {
         match next(&mut from)? {
@@ -252,6 +301,7 @@ fn read_into(table: &mut WriteTable<'_>, mut file: &File, meta: &SnapshotMeta) -
             Record::Document(document) => table.put_document(&document)?,
             Record::Client(id, client) => table.put_client(id, client)?,
             Record::Outcome(client, sequence, outcome) => table.put_outcome(client, sequence, &outcome)?,
+            Record::Mirror(id, member) => mirrors.push((id, member)),
             Record::End { records: expected } if expected == records => break,
             Record::Start(_) | Record::End { .. } => {
                 return Err(Trouble::Unusable("its records are out of order".into()));
@@ -261,6 +311,10 @@ fn read_into(table: &mut WriteTable<'_>, mut file: &File, meta: &SnapshotMeta) -
     }
     table.progress = progress.ok_or_else(|| Trouble::Unusable("it has no start".into()))?;
     table.set_membership(&meta.last_membership)?;
+    // After the membership: a member that is on its way out of it stands in both.
+    for (id, member) in &mirrors {
+        table.set_mirror(*id, member)?;
+    }
     table.set_snapshot(meta.last_log_id)?;
     Ok(())
 }

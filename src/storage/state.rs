@@ -1,27 +1,39 @@
 //! The replicated state of this device in one redb file: documents, sessions, and how far the log
-//! was applied, changed together in one transaction for each batch of entries. A batch is not
-//! fsynced: the log is, and replays what a power cut took. Durable commits come in between, so that
-//! the log can be purged.
+//! was applied, changed together in one transaction for many entries; the latest of them are in
+//! memory. Transactions are not fsynced: the log is, and replays what a power cut took. Durable
+//! commits come in between, so that the log can be purged.
 
+mod file;
+mod read;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable};
+use openraft::AsyncRuntime;
+use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::watch;
 
+use super::disk::{Disk, DiskFile, run_on};
 use super::raft::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership};
-use super::table::{self, DOCUMENTS, Fault, MEMBERSHIP, META, PROGRESS, Progress, SNAPSHOT, WriteTable};
-use super::{StorageError, keys};
-use crate::resource::Timestamp;
-use crate::store::{self, Document, Event, Gone, Key, Ring, StateHash, StateHasher};
+use super::recent::{Applying, Recent};
+use super::runtime::Runtime;
+use super::scratch::{self, Scratch};
+use super::table::{self, DOCUMENTS, Fault, MEMBERSHIP, META, MIRRORS, PROGRESS, Progress, SNAPSHOT, WriteTable};
+use super::unsound::Reached;
+use super::{FILE, StorageError};
+use crate::identity::Member;
+use crate::store::{self, Event, Ring};
+use file::{corrupted, create, open_checked, read_mirrors, read_progress};
 
-/// redb's page cache, in bytes. Pages outside of it are in the kernel's.
-const CACHE_BYTES: usize = 1 << 20;
+/// redb's page cache, in bytes, as far as the state fills it. Pages outside of it are in the kernel's.
+const CACHE_BYTES: usize = 4 << 20;
 /// Entries applied before they are made durable.
-const MAX_VOLATILE_ENTRIES: u64 = 1024;
-/// The file of the state.
-const FILE: &str = "state.redb";
+const MAX_VOLATILE_ENTRIES: u64 = 2048;
+
+/// Members outside of openraft's membership, by member id.
+pub type Mirrors = Arc<BTreeMap<u64, Member>>;
 
 /// The state of this device. Clones share it.
 #[derive(Clone)]
@@ -29,10 +41,23 @@ pub struct State {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     path: PathBuf,
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    scratches: AtomicU64,
+    file: Arc<dyn DiskFile>,
     database: Database,
+    /// Locked for moments only, at most for one transaction that is not fsynced.
+    recent: Mutex<Recent>,
+    /// A durable commit is on its way in the background.
+    settling: AtomicBool,
     ring: Mutex<Ring>,
     /// Held across every write. Whoever applies waits for it without blocking its thread, so a slow
     /// durable commit never holds up heartbeats.
@@ -40,6 +65,7 @@ struct Inner {
     progress: Mutex<Progress>,
     revision: watch::Sender<u64>,
     applied: watch::Sender<u64>,
+    mirrors: watch::Sender<Mirrors>,
     /// One more than the index of the last entry that a power cut can not take; zero for none.
     durable: AtomicU64,
 }
@@ -54,29 +80,45 @@ pub(super) struct View {
 impl State {
     /// Opens `dir/state.redb`. A new file is made aside and moved in place when it is whole,
     /// because redb can not open one whose creation was cut short.
-    pub(super) fn open(dir: &Path) -> Result<Self, StorageError> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let failed = |action| {
             let path = path.clone();
             move |source| StorageError::File { action, path, source }
         };
-        std::fs::create_dir_all(dir).map_err(failed("create the folder of"))?;
-        super::snapshot::sweep(dir)?;
-        if !path.try_exists().map_err(failed("look for"))? {
-            create(&path)?;
+        disk.make_dir(dir).map_err(failed("create the folder of"))?;
+        scratch::sweep(disk.as_ref(), dir)?;
+        if !disk.exists(&path).map_err(failed("look for"))? {
+            create(disk.as_ref(), &path)?;
         }
-        let database = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .open(&path)
-            .map_err(|error| fault("open", &path, Fault::from(error)))?;
+        let file = disk.open(&path).map_err(failed("open the state in"))?;
+        if file.is_empty().map_err(failed("measure"))? {
+            // redb would start an empty one in silence, and this device forget what it had said.
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is empty");
+            return Err(StorageError::File { action: "open the state in", path, source });
+        }
+        let noted = super::guarded::noted(disk.as_ref(), dir).map_err(failed("look for a note beside"))?;
+        let opened = match noted {
+            Some(note) => Err(corrupted(&note)),
+            None => super::guarded::guarded(disk, dir, || open_checked(&file))
+                .unwrap_or_else(|| Err(corrupted("its pages make no sense"))),
+        };
+        let database = opened.map_err(|error| fault("open", &path, error))?;
         let progress = read_progress(&database).map_err(|error| fault("read", &path, error))?;
+        let mirrors = read_mirrors(&database).map_err(|error| fault("read", &path, error))?;
         let inner = Inner {
             dir: dir.to_owned(),
+            disk: disk.clone(),
+            scratches: AtomicU64::new(0),
+            file,
             database,
+            recent: Mutex::new(Recent::at(progress)),
+            settling: AtomicBool::new(false),
             writer: Arc::default(),
             ring: Mutex::new(Ring::new(progress.counters.revision)),
             revision: watch::Sender::new(progress.counters.revision),
             applied: watch::Sender::new(next_index(progress.applied)),
+            mirrors: watch::Sender::new(Arc::new(mirrors)),
             durable: AtomicU64::new(next_index(progress.applied)),
             progress: Mutex::new(progress),
             path,
@@ -88,103 +130,74 @@ impl State {
         &self.inner.dir
     }
 
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.inner.disk
+    }
+
+    /// Held across every write.
+    pub(super) fn writer(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.inner.writer.clone()
+    }
+
+    /// A new file for a snapshot that travels.
+    pub(super) fn scratch(&self) -> Result<Scratch, StorageError> {
+        Scratch::create(&self.inner.disk, &self.inner.dir, self.inner.scratches.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Bytes that this device's disk has left for the log and the state.
     pub fn free_bytes(&self) -> Result<u64, StorageError> {
-        let stat = nix::sys::statvfs::statvfs(&self.inner.dir).map_err(|errno| StorageError::File {
+        self.inner.disk.free_bytes(&self.inner.dir).map_err(|source| StorageError::File {
             action: "measure the disk of",
             path: self.inner.dir.clone(),
-            source: errno.into(),
-        })?;
-        #[expect(clippy::useless_conversion, reason = "the counts are of 32 bits on some machines")]
-        let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
-        Ok(free)
-    }
-
-    /// One document.
-    pub fn get(&self, key: &Key) -> Result<Option<Document>, StorageError> {
-        self.reading(|txn| {
-            let documents = txn.open_table(DOCUMENTS)?;
-            match documents.get(keys::encode(key).as_slice())? {
-                Some(bytes) => Ok(Some(table::document(key.clone(), bytes.value())?)),
-                None => Ok(None),
-            }
+            source,
         })
     }
 
-    /// The revision, and the documents of a kind, of one namespace or of all, sorted.
-    pub fn list(&self, kind: &str, namespace: Option<&str>) -> Result<(u64, Vec<Document>), StorageError> {
-        self.reading(|txn| {
-            let prefix = keys::prefix(kind, namespace);
-            let mut found = Vec::new();
-            for entry in txn.open_table(DOCUMENTS)?.range(prefix.as_slice()..)? {
-                let (key, bytes) = entry?;
-                if !key.value().starts_with(&prefix) {
-                    break;
-                }
-                found.push(read_document(key.value(), bytes.value())?);
-            }
-            Ok((progress_of(txn)?.counters.revision, found))
-        })
-    }
-
-    /// The hash of all documents at the current revision. Reads the whole state.
-    pub fn hash(&self) -> Result<StateHash, StorageError> {
-        self.reading(|txn| {
-            let mut hasher = StateHasher::new(progress_of(txn)?.counters.revision);
-            for entry in txn.open_table(DOCUMENTS)?.iter()? {
-                let (key, bytes) = entry?;
-                hasher.document(&read_document(key.value(), bytes.value())?);
-            }
-            Ok(hasher.finish())
-        })
-    }
-
-    /// Events after a revision.
-    pub fn events_since(&self, revision: u64, kind: Option<&str>) -> Result<Vec<Event>, Gone> {
-        self.ring().since(revision, kind)
-    }
-
-    /// The applied revision, as it moves.
-    pub fn revision(&self) -> watch::Receiver<u64> {
-        self.inner.revision.subscribe()
-    }
-
-    /// One more than the index of the last applied entry, as it moves; zero for none.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.inner.applied.subscribe()
-    }
-
-    /// The wall clock of the latest applied transaction's proposer.
-    pub fn last_change(&self) -> Timestamp {
-        self.progress().counters.at
-    }
-
-    /// Index of the last entry that is safe from a power cut.
-    pub(super) fn durable_index(&self) -> Option<u64> {
-        self.inner.durable.load(Ordering::Acquire).checked_sub(1)
-    }
-
-    pub(super) fn applied_state(&self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
-        self.reading(|txn| {
-            let meta = txn.open_table(META)?;
-            Ok((progress_of(txn)?.applied, table::meta(&meta, MEMBERSHIP)?.unwrap_or_default()))
-        })
-    }
-
-    /// Applies entries in one transaction; answers come in their order.
+    /// Applies entries, all or none; answers come in their order.
     pub(super) async fn apply(&self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
-        let _writing = self.inner.writer.lock().await;
-        let (replies, events, progress) = self.writing(Durability::None, |table| {
-            let mut replies = Vec::with_capacity(entries.len());
-            let mut events = Vec::new();
-            for entry in entries {
-                replies.push(apply_entry(table, entry, &mut events)?);
-            }
-            Ok((replies, events, table.progress))
-        })?;
+        #[cfg(feature = "seeded-bugs")]
+        super::seeded::split_index(self, entries)?;
+        let (replies, events, mirrors, progress, full) = {
+            let mut recent = self.recent();
+            let applied = recent.apply(&self.inner.database, entries.len(), |table| {
+                let mut replies = Vec::with_capacity(entries.len());
+                let mut events = Vec::new();
+                for entry in entries {
+                    replies.push(apply_entry(table, entry, &mut events)?);
+                }
+                Ok((replies, events, std::mem::take(&mut table.mirror_changes), table.progress))
+            });
+            let (replies, events, mirrors, progress) =
+                applied.map_err(|error| fault("apply to", &self.inner.path, error))?;
+            (replies, events, mirrors, progress, recent.is_full())
+        };
         self.ring().push(events);
+        self.note_mirrors(mirrors);
         self.publish(progress);
+        if full {
+            let _writing = self.inner.writer.lock().await;
+            self.fold()?;
+        }
         Ok(replies)
+    }
+
+    /// Moves what is in memory into the file, in one transaction that is not fsynced. The caller
+    /// holds the writer's lock.
+    fn fold(&self) -> Result<(), StorageError> {
+        let mut recent = self.recent();
+        if recent.is_empty() {
+            return Ok(());
+        }
+        let run = || -> Result<(), Fault> {
+            let txn = self.begin(Durability::None)?;
+            let mut table = WriteTable::open(&txn)?;
+            recent.fold_into(&mut table)?;
+            table.finish()?;
+            Ok(txn.commit()?)
+        };
+        run().map_err(|error| fault("write", &self.inner.path, error))?;
+        *recent = Recent::at(recent.progress());
+        Ok(())
     }
 
     /// Whether so much is volatile that it should be made durable.
@@ -195,7 +208,42 @@ impl State {
     /// Commits what was applied so far so that a power cut can not take it. The disk may take its
     /// time: it works on another thread.
     pub(super) async fn make_durable(&self) -> Result<(), StorageError> {
-        self.off_thread("commit", |state| state.writing(Durability::Immediate, |_| Ok(()))).await
+        // Most of it reaches the disk while others still write; what is left is short.
+        self.off_thread("sync", |state| {
+            state.inner.file.sync().map_err(|source| StorageError::File {
+                action: "sync",
+                path: state.inner.path.clone(),
+                source,
+            })
+        })
+        .await?;
+        let writing = self.inner.writer.clone().lock_owned().await;
+        self.off_thread("commit", move |state| {
+            let _writing = writing;
+            state.writing(Durability::Immediate, |_| Ok(()))
+        })
+        .await
+    }
+
+    /// Begins to make durable what was applied, behind the back of whoever applies on.
+    pub(super) fn make_durable_soon(&self) {
+        if self.inner.settling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let state = self.clone();
+        drop(Runtime::spawn(async move {
+            if let Err(error) = state.make_durable().await {
+                // The next write to the file fails too, and stops whoever writes.
+                tracing::error!(%error, "the state can not be made durable");
+            }
+            state.inner.settling.store(false, Ordering::Release);
+        }));
+    }
+
+    /// How far it has come.
+    pub(super) fn reached(&self) -> Reached {
+        let progress = *self.progress();
+        Reached { applied: progress.applied, revision: progress.counters.revision }
     }
 
     /// Makes durable what is not yet; for a stop that is not a crash.
@@ -208,7 +256,9 @@ impl State {
 
     /// Makes the state durable, and records that a snapshot covers it.
     pub(super) async fn snapshot(&self) -> Result<View, StorageError> {
-        self.off_thread("snapshot", |state| {
+        let writing = self.inner.writer.clone().lock_owned().await;
+        self.off_thread("snapshot", move |state| {
+            let _writing = writing;
             state.writing(Durability::Immediate, |table| table.set_snapshot(table.progress.applied))?;
             state.view()
         })
@@ -221,7 +271,17 @@ impl State {
         if taken.is_some() { self.view().map(Some) } else { Ok(None) }
     }
 
-    fn view(&self) -> Result<View, StorageError> {
+    /// A view with everything that was applied. The caller holds the writer's lock.
+    pub(super) fn whole_view(&self) -> Result<View, StorageError> {
+        self.fold()?;
+        self.view()
+    }
+
+    pub(super) async fn lock_writer(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.inner.writer.clone().lock_owned().await
+    }
+
+    pub(super) fn view(&self) -> Result<View, StorageError> {
         let read = || {
             let txn = self.inner.database.begin_read()?;
             let progress = progress_of(&txn)?;
@@ -243,18 +303,40 @@ impl State {
             txn.delete_table(DOCUMENTS)?;
             txn.delete_table(table::CLIENTS)?;
             txn.delete_table(table::OUTCOMES)?;
+            txn.delete_table(MIRRORS)?;
             txn.delete_table(META)?;
             Ok(())
         };
         clear().map_err(failed)?;
         let mut table = WriteTable::open(&txn).map_err(failed)?;
         fill(&mut table)?;
+        let mirrors = std::mem::take(&mut table.mirror_changes);
         let progress = table.finish().map_err(failed)?;
+        let mut recent = self.recent();
         txn.commit().map_err(|error| failed(Fault::from(error)))?;
+        *recent = Recent::at(progress);
+        drop(recent);
         *self.ring() = Ring::new(progress.counters.revision);
+        self.inner.mirrors.send_replace(Mirrors::default());
+        self.note_mirrors(mirrors);
         self.publish(progress);
         self.inner.durable.store(next_index(progress.applied), Ordering::Release);
         Ok(())
+    }
+
+    fn note_mirrors(&self, changes: Vec<(u64, Option<Member>)>) {
+        if changes.is_empty() {
+            return;
+        }
+        self.inner.mirrors.send_modify(|known| {
+            let known = Arc::make_mut(known);
+            for (id, member) in changes {
+                match member {
+                    Some(member) => known.insert(id, member),
+                    None => known.remove(&id),
+                };
+            }
+        });
     }
 
     fn publish(&self, progress: Progress) {
@@ -265,6 +347,11 @@ impl State {
             *known = progress.counters.revision;
             changed
         });
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // An entry that was applied by half is marked as such before anyone else looks.
+        self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -280,7 +367,20 @@ impl State {
         txn.and_then(|txn| read(&txn)).map_err(|error| fault("read", &self.inner.path, error))
     }
 
-    fn begin(&self, durability: Durability) -> Result<redb::WriteTransaction, Fault> {
+    /// Reads the file together with what `pick` takes of the rest, at one moment.
+    fn reading_with<P, T>(
+        &self,
+        pick: impl FnOnce(&Recent) -> P,
+        read: impl FnOnce(&redb::ReadTransaction, P) -> Result<T, Fault>,
+    ) -> Result<T, StorageError> {
+        let recent = self.recent();
+        let txn = self.inner.database.begin_read().map_err(Fault::from);
+        let picked = pick(&recent);
+        drop(recent);
+        txn.and_then(|txn| read(&txn, picked)).map_err(|error| fault("read", &self.inner.path, error))
+    }
+
+    pub(super) fn begin(&self, durability: Durability) -> Result<redb::WriteTransaction, Fault> {
         let mut txn = self.inner.database.begin_write()?;
         txn.set_durability(durability)?;
         // After a power cut the file is then opened without walking it.
@@ -288,11 +388,12 @@ impl State {
         Ok(txn)
     }
 
-    fn writing<T>(
+    pub(super) fn writing<T>(
         &self,
         durability: Durability,
         write: impl FnOnce(&mut WriteTable<'_>) -> Result<T, Fault>,
     ) -> Result<T, StorageError> {
+        self.fold()?;
         let run = || {
             let txn = self.begin(durability)?;
             let mut table = WriteTable::open(&txn)?;
@@ -314,16 +415,12 @@ impl State {
         work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let state = self.clone();
-        let path = self.inner.path.clone();
-        tokio::task::spawn_blocking(move || work(&state)).await.map_err(|source| StorageError::File {
-            action,
-            path,
-            source: std::io::Error::other(source),
-        })?
+        let worked = run_on(self.inner.disk.as_ref(), move || work(&state)).await;
+        worked.map_err(|source| StorageError::File { action, path: self.inner.path.clone(), source })?
     }
 }
 
-fn apply_entry(table: &mut WriteTable<'_>, entry: &Entry, events: &mut Vec<Event>) -> Result<Reply, Fault> {
+fn apply_entry(table: &mut Applying<'_>, entry: &Entry, events: &mut Vec<Event>) -> Result<Reply, Fault> {
     table.progress.applied = Some(entry.log_id);
     match &entry.payload {
         openraft::EntryPayload::Blank => Ok(Reply::Nothing),
@@ -333,55 +430,25 @@ fn apply_entry(table: &mut WriteTable<'_>, entry: &Entry, events: &mut Vec<Event
             Ok(Reply::Outcome(outcome))
         }
         openraft::EntryPayload::Normal(Command::NextMemberId) => Ok(Reply::MemberId(table.next_member())),
+        openraft::EntryPayload::Normal(Command::SetMirror(id, member)) => {
+            table.set_mirror(*id, member);
+            Ok(Reply::Nothing)
+        }
+        openraft::EntryPayload::Normal(Command::RemoveMirror(id)) => {
+            table.remove_mirror(*id);
+            Ok(Reply::Nothing)
+        }
         openraft::EntryPayload::Membership(membership) => {
-            table.set_membership(&StoredMembership::new(Some(entry.log_id), membership.clone()))?;
+            table.set_membership(StoredMembership::new(Some(entry.log_id), membership.clone()))?;
             Ok(Reply::Nothing)
         }
     }
 }
 
-fn create(path: &Path) -> Result<(), StorageError> {
-    let aside = path.with_extension("redb.new");
-    let failed = |action| {
-        let path = aside.clone();
-        move |source| StorageError::File { action, path, source }
-    };
-    match std::fs::remove_file(&aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("remove")(error)),
-        _ => {}
-    }
-    let make = || -> Result<(), Fault> {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(&aside)?;
-        let txn = database.begin_write()?;
-        WriteTable::open(&txn)?.finish()?;
-        txn.commit()?;
-        Ok(())
-    };
-    make().map_err(|error| fault("create", &aside, error))?;
-    let file = std::fs::OpenOptions::new().write(true).open(&aside).map_err(failed("open"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    std::fs::rename(&aside, path).map_err(failed("move in place"))?;
-    sync_parent(path)
-}
-
 /// Makes the name of a new file safe.
-#[expect(clippy::disallowed_methods, reason = "storage owns its files")]
-pub(super) fn sync_parent(path: &Path) -> Result<(), StorageError> {
+pub(super) fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| StorageError::File {
-        action: "sync the folder",
-        path: dir.to_owned(),
-        source,
-    })
-}
-
-fn read_document(key: &[u8], bytes: &[u8]) -> Result<Document, Fault> {
-    let key = keys::decode(key).ok_or(Fault::Damaged("a key", store::codec::CodecError::Empty))?;
-    table::document(key, bytes)
-}
-
-fn read_progress(database: &Database) -> Result<Progress, Fault> {
-    progress_of(&database.begin_read()?)
+    disk.sync_dir(dir).map_err(|source| StorageError::File { action: "sync the folder", path: dir.to_owned(), source })
 }
 
 fn progress_of(txn: &redb::ReadTransaction) -> Result<Progress, Fault> {

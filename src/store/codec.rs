@@ -25,6 +25,9 @@ pub enum CodecError {
         /// The version found.
         found: u8,
     },
+    /// Changed since it was written.
+    #[error("its checksum does not match")]
+    Checksum,
     /// Cut short, changed, or not of this type.
     #[error("the bytes do not decode")]
     Malformed(#[source] bincode::error::DecodeError),

@@ -4,8 +4,11 @@
 
 mod apply;
 pub mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod hash;
 pub mod memory;
+pub mod octets;
 pub mod ring;
 pub mod table;
 
@@ -55,6 +58,7 @@ pub struct Document {
     /// Where it stands.
     pub key: Key,
     /// Canonical JSON, as the writer gave it.
+    #[serde(with = "octets")]
     pub body: Vec<u8>,
     /// Revision that created it.
     pub created: u64,
@@ -90,6 +94,7 @@ pub enum Write {
         /// Where.
         key: Key,
         /// Canonical JSON.
+        #[serde(with = "octets")]
         body: Vec<u8>,
     },
     /// Remove; removing what is absent changes nothing.

@@ -12,9 +12,6 @@ use super::frame::{self, FrameError, code, from_write};
 use super::link::{ACCEPTED, CALL, Carried, HELLO, Link, STREAM};
 use super::{Service, join, tls};
 
-/// A connection that nobody used for so long, and at most twice as long, is closed.
-const UNUSED_TIMEOUT: Duration = Duration::from_mins(1);
-
 /// How long a peer may take to send a whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -83,7 +80,7 @@ impl Inner {
             let stream = tokio::select! {
                 // All arms only wait; a stream stays queued until it is taken.
                 () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(UNUSED_TIMEOUT) => {
+                () = tokio::time::sleep(self.timing.unused) => {
                     // The side that dialled gives it up: keeping it alive costs power and traffic.
                     if link.dialed && link.uses() == uses && !link.is_busy() {
                         link.connection.close(code::DONE, b"unused");

@@ -152,6 +152,13 @@ impl Transport {
         Ok(Box::new(stream))
     }
 
+    /// Somebody says that a peer is at this address: it is dialled first, if there is no connection.
+    pub fn hint(&self, key: DeviceKey, address: SocketAddr) {
+        if self.0.trust.contains(&key) && key != self.0.own {
+            self.0.peer(key).hint(address);
+        }
+    }
+
     /// Every peer that was ever heard since the start, and when.
     pub fn reachable(&self) -> BTreeMap<DeviceKey, Reach> {
         let peers: Vec<_> = self.0.peers().values().cloned().collect();
@@ -398,6 +405,9 @@ fn quic_settings(timing: &Timing, limits: &Limits) -> Result<Arc<quinn::Transpor
         .receive_window(VarInt::from_u32(limits.connection_window))
         .send_window(u64::from(limits.connection_window))
         .datagram_receive_buffer_size(None);
+    if !timing.probe_mtu {
+        quic.mtu_discovery_config(None);
+    }
     Ok(Arc::new(quic))
 }
 

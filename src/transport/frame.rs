@@ -56,24 +56,54 @@ pub(super) async fn write(send: &mut SendStream, message: &[u8], limit: usize) -
     send.write_all(message).await.map_err(from_write)
 }
 
+/// A message that is arriving.
+pub(super) struct Partial {
+    size: usize,
+    message: Vec<u8>,
+}
+
+impl Partial {
+    /// A message that announces itself with these bytes; refused when it is larger than `limit`.
+    pub(super) fn begin(length: [u8; 4], limit: usize) -> Result<Self, FrameError> {
+        let size = u32::from_be_bytes(length) as usize;
+        if size > limit {
+            return Err(FrameError::TooLarge { size: size as u64, limit });
+        }
+        Ok(Self { size, message: Vec::with_capacity(size.min(FIRST_RESERVE)) })
+    }
+
+    /// How many bytes have not arrived.
+    pub(super) fn missing(&self) -> usize {
+        self.size - self.message.len()
+    }
+
+    /// Takes in the next bytes; no more than are missing.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        let fits = bytes.len().min(self.missing());
+        self.message.extend_from_slice(&bytes[..fits]);
+    }
+
+    /// The message, once all of it is here.
+    pub(super) fn whole(self) -> Option<Vec<u8>> {
+        (self.missing() == 0).then_some(self.message)
+    }
+}
+
 /// Reads one message of at most `limit` bytes.
 pub(super) async fn read(recv: &mut RecvStream, limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut length = [0; 4];
     read_exact(recv, &mut length).await?;
-    let size = u32::from_be_bytes(length) as usize;
-    if size > limit {
+    let mut partial = Partial::begin(length, limit).inspect_err(|_| {
         // Best effort: the stream may be over already.
         let _ = recv.stop(code::TOO_LARGE);
-        return Err(FrameError::TooLarge { size: size as u64, limit });
-    }
-    let mut message = Vec::with_capacity(size.min(FIRST_RESERVE));
-    while message.len() < size {
-        match recv.read_chunk(size - message.len(), true).await.map_err(from_read)? {
-            Some(chunk) => message.extend_from_slice(&chunk.bytes),
+    })?;
+    while partial.missing() > 0 {
+        match recv.read_chunk(partial.missing(), true).await.map_err(from_read)? {
+            Some(chunk) => partial.take(&chunk.bytes),
             None => return Err(FrameError::Short),
         }
     }
-    Ok(message)
+    partial.whole().ok_or(FrameError::Short)
 }
 
 /// Fills a buffer.

@@ -54,7 +54,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 #[derive(Serialize, Deserialize)]
 enum Ask {
     Name { token: String },
-    Show { secret: [u8; 20], member: Member },
+    Show { secret: [u8; 20], member: Member, replace: bool },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,7 +112,7 @@ pub enum JoinError {
 
 /// Enters a fleet with a token. Repeating it with the same keys is safe: a device that was admitted
 /// before gets its grant again.
-pub async fn join(token: &Token, identity: &Identity, member: Member) -> Result<JoinGrant, JoinError> {
+pub async fn join(token: &Token, identity: &Identity, member: Member, replace: bool) -> Result<JoinGrant, JoinError> {
     let mut config = Tls::new(identity)?.client(Expect::Anyone, JOIN)?;
     let mut quic = quinn::TransportConfig::default();
     quic.initial_rtt(FIRST_RTT).keep_alive_interval(Some(KEEP_ALIVE));
@@ -132,7 +132,7 @@ pub async fn join(token: &Token, identity: &Identity, member: Member) -> Result<
                 continue;
             }
         };
-        match ask(&connection, address, token, member.clone()).await {
+        match ask(&connection, address, token, (member.clone(), replace)).await {
             Ok(grant) => {
                 connection.close(code::DONE, b"joined");
                 // So that the fleet's device need not wait for a timeout.
@@ -160,7 +160,7 @@ async fn ask(
     connection: &Connection,
     address: SocketAddr,
     token: &Token,
-    member: Member,
+    (member, replace): (Member, bool),
 ) -> Result<JoinGrant, JoinError> {
     let unreachable = |reason: String| JoinError::Unreachable { reason };
     let broken = |error: FrameError| match error {
@@ -180,7 +180,7 @@ async fn ask(
         Answer::Granted(_) => return Err(JoinError::Impostor { address }),
     }
     let interrupted = |error: FrameError| JoinError::Interrupted { address, reason: error.to_string() };
-    let show = Ask::Show { secret: token.secret, member };
+    let show = Ask::Show { secret: token.secret, member, replace };
     say(&mut send, &show, ASK_LIMIT).await.map_err(interrupted)?;
     let _ = send.finish();
     match hear(&mut recv, GRANT_LIMIT, ADMIT_TIMEOUT + STEP_TIMEOUT).await.map_err(interrupted)? {
@@ -247,7 +247,7 @@ async fn admit(
     let mut proof = [0; 32];
     proof.copy_from_slice(hmac::sign(&proof_key(&hash), &session).as_ref());
     say(send, &Answer::Proof(proof), GRANT_LIMIT).await?;
-    let Ask::Show { secret, member } = hear(recv, ASK_LIMIT, STEP_TIMEOUT).await? else {
+    let Ask::Show { secret, member, replace } = hear(recv, ASK_LIMIT, STEP_TIMEOUT).await? else {
         return Err(FrameError::Aborted(code::NONSENSE));
     };
     if !token::matches(&secret, &hash) {
@@ -257,8 +257,15 @@ async fn admit(
         // Only a faulty or hostile joiner names a key that it does not have.
         return Err(FrameError::Aborted(code::NONSENSE));
     }
-    let admitted = timeout(ADMIT_TIMEOUT, service.join(JoinAsk { token, member })).await;
+    let admitted = timeout(ADMIT_TIMEOUT, service.join(JoinAsk { token, member, replace })).await;
     Ok(admitted.unwrap_or_else(|_| Err(late())))
+}
+
+/// Both sides' messages, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn decode_any(bytes: &[u8]) {
+    let _ = codec::decode::<Ask>(bytes);
+    let _ = codec::decode::<Answer>(bytes);
 }
 
 fn proof_key(hash: &[u8; 32]) -> hmac::Key {

@@ -5,8 +5,11 @@ mod accept;
 mod dial;
 mod endpoint;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod join;
 mod link;
+pub mod multicast;
 mod peer;
 mod settings;
 mod tls;
@@ -18,7 +21,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::identity::{DeviceKey, Member};
+use crate::identity::{DeviceKey, Epoch, Member};
 
 pub use crate::identity::JoinRefusal;
 pub use endpoint::{BindError, Transport};
@@ -115,6 +118,8 @@ pub struct JoinAsk {
     pub token: String,
     /// The device as it wants to be known; the key is the one that it proved on this connection.
     pub member: Member,
+    /// It takes the place of the member that has its name now.
+    pub replace: bool,
 }
 
 /// What a new member needs to take part.
@@ -128,6 +133,8 @@ pub struct JoinGrant {
     pub members: BTreeMap<u64, Member>,
     /// Certificate of the fleet's authority for the HTTPS API, PEM.
     pub authority: String,
+    /// The fleet's epoch.
+    pub epoch: Epoch,
 }
 
 #[cfg(test)]

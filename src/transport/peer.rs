@@ -96,6 +96,16 @@ impl Peer {
         ordered
     }
 
+    /// An address that may be a good one, unless a connection proves another.
+    pub(super) fn hint(&self, address: SocketAddr) {
+        let mut state = self.lock();
+        state.sweep();
+        if state.links.is_empty() && state.good != Some(address) {
+            state.good = Some(address);
+            state.not_before = None;
+        }
+    }
+
     /// Takes in a new connection and says whether it is one too many for the pair. At most
     /// `limit` are kept: the peer may be trusted, but not with all memory.
     pub(super) fn add(&self, link: Arc<Link>, limit: usize) -> bool {

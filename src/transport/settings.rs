@@ -36,6 +36,10 @@ pub struct Timing {
     pub idle: Duration,
     /// A quiet connection sends a packet this often; `None` leaves that to the fleet's heartbeats.
     pub keep_alive: Option<Duration>,
+    /// A connection that nobody used for so long, and at most twice as long, is closed.
+    pub unused: Duration,
+    /// Whether larger packets than the internet's least are tried out, and tried again later.
+    pub probe_mtu: bool,
     /// All of a handshake, with all addresses tried.
     pub handshake: Duration,
     /// Round-trip time assumed before one was measured: lost handshake packets are sent again
@@ -59,6 +63,8 @@ impl Timing {
             Profile::Lan => Self {
                 idle: ms(3_000),
                 keep_alive: Some(ms(1_000)),
+                unused: ms(60_000),
+                probe_mtu: true,
                 handshake: ms(2_000),
                 first_rtt: ms(30),
                 stagger: ms(100),
@@ -69,6 +75,8 @@ impl Timing {
             Profile::Wan => Self {
                 idle: ms(15_000),
                 keep_alive: Some(ms(5_000)),
+                unused: ms(60_000),
+                probe_mtu: true,
                 handshake: ms(8_000),
                 first_rtt: ms(150),
                 stagger: ms(250),
@@ -77,8 +85,11 @@ impl Timing {
                 silence: ms(2_000),
             },
             Profile::Metered => Self {
-                idle: ms(90_000),
+                // A new handshake costs as much as a dozen words of the leader.
+                idle: profile.sign_of_life() * 3,
                 keep_alive: None,
+                unused: profile.sign_of_life() * 3,
+                probe_mtu: false,
                 handshake: ms(20_000),
                 first_rtt: ms(333),
                 stagger: ms(1_000),

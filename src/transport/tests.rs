@@ -81,7 +81,13 @@ impl Room {
             }
         };
         let members = members.clone();
-        Ok(JoinGrant { fleet: self.fleet.clone(), member_id, members, authority: "certificate".into() })
+        Ok(JoinGrant {
+            fleet: self.fleet.clone(),
+            member_id,
+            members,
+            authority: "certificate".into(),
+            epoch: crate::identity::Epoch::FIRST,
+        })
     }
 }
 

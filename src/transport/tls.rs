@@ -116,7 +116,7 @@ pub(super) fn peer_key(connection: &quinn::Connection) -> Option<DeviceKey> {
 }
 
 /// The Ed25519 key in a certificate; whatever else it says is ignored.
-fn key_of(certificate: &CertificateDer<'_>) -> Result<DeviceKey, rustls::Error> {
+pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Result<DeviceKey, rustls::Error> {
     let malformed = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
     let (rest, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| malformed())?;
     let public_key = parsed.public_key();

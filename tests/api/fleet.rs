@@ -45,8 +45,13 @@ impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
         (request.path == "/kith/v1/status").then(|| {
             let body = format!("{} {} {}", request.method, request.query, request.user.name).into_bytes();
-            Box::pin(async move { ExtraResponse { status: 200, content_type: "text/plain".into(), body } })
-                as BoxFuture<'static, ExtraResponse>
+            Box::pin(async move {
+                ExtraResponse {
+                    status: 200,
+                    content_type: "text/plain".into(),
+                    body: kith::api::ExtraBody::Whole(body),
+                }
+            }) as BoxFuture<'static, ExtraResponse>
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::harness::{Fleet, name, node, succeed, wait_for};
+use crate::harness::{Fleet, Raised, name, node, succeed, wait_for};
 
 const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -52,15 +52,6 @@ fn writes_acknowledged_while_the_leader_is_killed_are_all_there_once() {
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 500, "twice on {device}");
     }
     fleet.wait_same_hash(&["d1", "d2", "d3"]);
-}
-
-/// Raises a flag when it goes.
-struct Raised<'a>(&'a AtomicBool);
-
-impl Drop for Raised<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
@@ -13,6 +14,10 @@ pub const KITH: &str = env!("CARGO_BIN_EXE_kith");
 
 /// How long anything may take before a test gives up waiting for it. Not a measurement.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long an agent may take to answer: longer than it says itself that it takes, and than a test
+/// lets it sleep.
+const ANSWER: Duration = Duration::from_secs(20);
 
 pub struct Fleet {
     name: String,
@@ -30,10 +35,18 @@ pub struct Answer {
 impl Fleet {
     /// A fleet of `devices` devices, all of them ready, with the `hello:1` image on each.
     pub fn up(name: &str, devices: usize) -> Self {
+        Self::up_with(name, devices, &[])
+    }
+
+    /// The same, with settings of every agent.
+    pub fn up_with(name: &str, devices: usize, settings: &[&str]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "fleet tests make network namespaces and cgroups: run them as root");
         let fleet = Self { name: name.into(), dir: PathBuf::from(format!("/var/lib/kith-dev/{name}")) };
         fleet.dev(&["down"]);
-        fleet.dev(&["up", "--devices", &devices.to_string()]);
+        let devices = devices.to_string();
+        let mut args = vec!["up", "--devices", &devices];
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        fleet.dev(&args);
         fleet
     }
 
@@ -96,7 +109,8 @@ impl Fleet {
             .body(Full::new(Bytes::from(bytes)))
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(ask(&socket, request))
+        let answered = runtime.block_on(async { tokio::time::timeout(ANSWER, ask(&socket, request)).await });
+        answered.unwrap_or_else(|late| Err(late.into()))
     }
 
     pub fn get(&self, device: &str, path: &str) -> Value {
@@ -171,6 +185,30 @@ impl Fleet {
         found
     }
 
+    /// The pid of a device's agent, if it runs.
+    pub fn agent_pid(&self, device: &str) -> Option<i32> {
+        let view: Value = serde_json::from_str(&self.dev(&["status", "-o", "json"])).unwrap();
+        let devices = view["devices"].as_array().unwrap();
+        let found = devices.iter().find(|known| known["name"] == device).and_then(|known| known["pid"].as_i64());
+        found.and_then(|pid| i32::try_from(pid).ok())
+    }
+
+    /// The pid of a device's agent, whether it still runs or not.
+    pub fn pid(&self, device: &str) -> i32 {
+        let text = std::fs::read_to_string(self.file(device, "agent.pid")).unwrap();
+        text.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Sends a signal to a device's agent, and waits for the end of one that was killed.
+    pub fn signal(&self, device: &str, signal: nix::sys::signal::Signal) {
+        let pid = self.pid(device);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        if signal == nix::sys::signal::Signal::SIGKILL {
+            // Finds it dead, or waits until it is.
+            self.dev(&["kill", device]);
+        }
+    }
+
     pub fn agent_log(&self, device: &str) -> String {
         std::fs::read_to_string(self.file(device, "agent.log")).unwrap_or_default()
     }
@@ -190,6 +228,15 @@ impl Drop for Fleet {
         if !std::thread::panicking() {
             assert!(down.status.success(), "kith dev down: {}", String::from_utf8_lossy(&down.stderr));
         }
+    }
+}
+
+/// Raises a flag when it goes: also when a thread panics whose scope would wait for others.
+pub struct Raised<'a>(pub &'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -8,7 +8,15 @@
 )]
 
 mod clients;
+mod disks;
 mod faults;
 mod harness;
+mod identity;
+mod ledger;
 mod limits;
+mod links;
+mod membership;
+mod mirrors;
 mod pods;
+mod reads;
+mod torture;

@@ -33,12 +33,18 @@ struct Running {
 
 impl Running {
     fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::in_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn in_stat(pid: i32, stat: &str) -> Option<Self> {
         // The name in parentheses may hold anything: fields count from the last one.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?;
-        let start = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, start })
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let start = fields.get(19)?.parse().ok()?;
+        // The first thread of a killed program may be gone while another still waits for the disk:
+        // until that one is gone too, its files are open and its ports are taken.
+        let gone = matches!(fields[0], "Z" | "X") && threads <= 1;
+        (!gone).then_some(Self { pid, start })
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -98,7 +104,9 @@ pub(super) fn died(device: &Device) -> Failure {
         std::io::read_to_string(file)
     });
     let mut failure = Failure::failed(format!("the agent of {} ended", device.name()));
-    if let Some(last) = end.unwrap_or_default().trim().lines().last() {
+    let end = end.unwrap_or_default();
+    let told = end.lines().rev().find(|line| line.starts_with("error:"));
+    if let Some(last) = told.or_else(|| end.trim().lines().last()) {
         failure.chain.push(last.to_owned());
     }
     failure.hint(format!("its log: {}", path.display()))
@@ -177,6 +185,20 @@ mod tests {
         assert_eq!(running(&device), None);
         fs::write(pid_file(&device), "rubbish").unwrap();
         assert_eq!(running(&device), None);
+    }
+
+    #[test]
+    fn a_killed_program_runs_until_its_last_thread_is_gone() {
+        let stat = |state: &str, threads: u32| {
+            format!(
+                "7 (kith) agent) {state} 1 7 7 0 -1 4228 9 0 0 0 1 1 0 0 20 0 {threads} 0 4242 0 0 18446744073709551615"
+            )
+        };
+        let running = Some(Running { pid: 7, start: 4242 });
+        assert_eq!(Running::in_stat(7, &stat("S", 3)), running);
+        assert_eq!(Running::in_stat(7, &stat("Z", 2)), running);
+        assert_eq!(Running::in_stat(7, &stat("Z", 1)), None);
+        assert_eq!(Running::in_stat(7, "rubbish"), None);
     }
 
     #[test]

@@ -118,8 +118,14 @@ struct KillArgs {
 
 #[derive(Debug, Args)]
 struct AddArgs {
+    /// As a witness: it votes and runs nothing
+    #[arg(long)]
+    witness: bool,
     #[command(flatten)]
     patience: Patience,
+    /// A setting of its agent: name=value as in agent.toml; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -154,7 +160,7 @@ pub(crate) fn run(args: DevArgs, session: &Session) -> Result<(), Failure> {
             if kill.power { teardown::cut_power(&fleet, &device) } else { kill_agent(&device) }
         }
         DevCommand::Start(one) => start(&fleet.device(&one.device)?),
-        DevCommand::Add(add) => up::add(&fleet, add.patience.timeout),
+        DevCommand::Add(add) => up::add(&fleet, add.witness, &add.settings, add.patience.timeout),
         DevCommand::Load(load) => image::run_on_all(&ImageCommand::load(load.file), &configs(&fleet)?),
         DevCommand::Image(command) => image::run_on_all(&command, &configs(&fleet)?),
         DevCommand::Down => teardown::down(&fleet),

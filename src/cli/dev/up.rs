@@ -50,7 +50,7 @@ fn make(fleet: &Fleet, count: u32, settings: &[String], patience: Duration, step
     steps.done(&format!("{} founded the fleet", first.name()))?;
     switch::settle(fleet, &devices)?;
     for device in others {
-        join(device, &token)?;
+        join(device, &token, false)?;
         agents::start(device)?;
         steps.done(&format!("{} joined", device.name()))?;
     }
@@ -65,18 +65,19 @@ fn found(device: &Device, config: &Config, others: usize) -> Result<String, Fail
 }
 
 /// Joins one more device to a fleet that runs.
-pub(super) fn add(fleet: &Fleet, patience: Duration) -> Result<(), Failure> {
+pub(super) fn add(fleet: &Fleet, witness: bool, settings: &[String], patience: Duration) -> Result<(), Failure> {
     let steps = Steps::begin();
     let mut devices = fleet.opened()?.devices();
     let number = devices.last().map_or(1, |last| last.number + 1);
     if number > super::fleet::DEVICE_LIMIT {
         return Err(Failure::usage(format!("a fleet has at most {} devices", super::fleet::DEVICE_LIMIT)));
     }
-    let token = wait(token(&devices))?;
+    let token = wait(token(&devices, witness))?;
     let device = fleet.numbered(number);
-    let joined = device.make(&[]).and_then(|()| switch::connect(fleet, &device));
-    let joined =
-        joined.and_then(|()| switch::settle(fleet, std::slice::from_ref(&device))).and_then(|()| join(&device, &token));
+    let joined = device.make(settings).and_then(|()| switch::connect(fleet, &device));
+    let joined = joined
+        .and_then(|()| switch::settle(fleet, std::slice::from_ref(&device)))
+        .and_then(|()| join(&device, &token, witness));
     if let Err(failure) = joined {
         // A device that is not of the fleet would only be in the way of the next attempt.
         teardown::discard(fleet, &device)?;
@@ -91,10 +92,11 @@ pub(super) fn add(fleet: &Fleet, patience: Duration) -> Result<(), Failure> {
 }
 
 /// A token from whichever device answers.
-async fn token(devices: &[Device]) -> Result<String, Failure> {
+async fn token(devices: &[Device], witness: bool) -> Result<String, Failure> {
     let mut last = Failure::new(Code::Unreachable, "no device of the fleet runs").hint("kith dev start DEVICE");
     for device in devices.iter().filter(|device| agents::running(device).is_some()) {
-        let ask = TokenAsk { ttl_seconds: TOKEN_TTL.as_secs(), uses: 1, role: TokenRole::Device };
+        let role = if witness { TokenRole::Witness } else { TokenRole::Device };
+        let ask = TokenAsk { ttl_seconds: TOKEN_TTL.as_secs(), uses: 1, role };
         match Client::new(device.socket(), false).post::<TokenMade>(fleet::TOKENS, &ask).await {
             Ok(made) => return Ok(made.token),
             Err(failure) => last = failure,
@@ -104,10 +106,12 @@ async fn token(devices: &[Device]) -> Result<String, Failure> {
 }
 
 /// Runs `kith join` inside the device, as its user would.
-fn join(device: &Device, token: &str) -> Result<(), Failure> {
+fn join(device: &Device, token: &str, witness: bool) -> Result<(), Failure> {
     let step = || format!("join {}", device.name());
     let program = std::env::current_exe().doing(|| "find this program".into())?;
-    let mut command = inside::command(device, &[program.as_os_str(), "join".as_ref(), token.as_ref()]);
+    let mut words = vec![program.as_os_str(), "join".as_ref(), token.as_ref()];
+    words.extend(witness.then(|| std::ffi::OsStr::new("--witness")));
+    let mut command = inside::command(device, &words);
     let output = netns::within(&device.namespace(), || command.output().doing(step))?;
     if output.status.success() {
         return Ok(());

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use openraft::async_runtime::WatchReceiver as _;
 use tempfile::TempDir;
 
 use crate::config::Profile;
-use crate::consensus::{Engine, EngineConfig, Leadership, Replica};
+use crate::consensus::{Engine, EngineConfig, Leadership, MirrorSettings, Presence, Replica};
 use crate::identity::{DeviceKey, Member};
 use crate::resource::Timestamp;
 use crate::store::{Batch, Key, StateHash, Write};
@@ -34,6 +35,8 @@ pub(super) fn member(id: u64) -> Member {
 pub(super) struct Weather {
     engines: BTreeMap<DeviceKey, Engine>,
     cut: BTreeSet<DeviceKey>,
+    /// Nobody reaches these; they reach everyone.
+    pub(super) deaf: BTreeSet<DeviceKey>,
     /// Requests to these are swallowed.
     pub(super) hangs: BTreeSet<DeviceKey>,
     /// Every answer to one of the next requests is lost, though the request was carried out.
@@ -51,7 +54,7 @@ impl MemoryWire {
     fn target(&self, peer: &Member) -> Option<Engine> {
         let weather = self.weather.upgrade()?;
         let mut weather = weather.lock().unwrap();
-        if weather.cut.contains(&self.me) || weather.cut.contains(&peer.key) {
+        if weather.cut.contains(&self.me) || weather.cut.contains(&peer.key) || weather.deaf.contains(&peer.key) {
             return None;
         }
         weather.delivered += 1;
@@ -106,6 +109,13 @@ pub(super) struct Fleet {
     /// Where a device lives that lost power and was started from what its disk had.
     moved: BTreeMap<u64, PathBuf>,
     next_client: u64,
+    /// Standbys of the fleet; the others are mirrors.
+    pub(super) standbys: usize,
+    pub(super) profile: Profile,
+    /// As what devices start.
+    pub(super) presence: BTreeMap<u64, Presence>,
+    /// Whose key a member has, where it is not its own.
+    keys: BTreeMap<u64, u64>,
     pub(super) now: Timestamp,
 }
 
@@ -126,6 +136,10 @@ impl Fleet {
             engines: BTreeMap::new(),
             moved: BTreeMap::new(),
             next_client: 1,
+            standbys: 16,
+            profile: Profile::Lan,
+            presence: BTreeMap::new(),
+            keys: BTreeMap::new(),
             now: Timestamp(1_800_000_000_000),
         }
     }
@@ -137,6 +151,18 @@ impl Fleet {
     /// Puts a device that was not started yet into a folder elsewhere.
     pub(super) fn place(&mut self, id: u64, folder: &Path) {
         self.moved.insert(id, folder.to_owned());
+    }
+
+    /// A member that has the key of an earlier one.
+    pub(super) fn stand_in(&mut self, id: u64, whose: u64) {
+        self.keys.insert(id, whose);
+    }
+
+    /// Lets go of a device that was shut down.
+    pub(super) fn forget(&mut self, id: u64) {
+        let removed = self.weather.lock().unwrap().engines.remove(&member(id).key);
+        drop(removed);
+        self.engines.remove(&id);
     }
 
     pub(super) fn is_running(&self, id: u64) -> bool {
@@ -164,19 +190,29 @@ impl Fleet {
     pub(super) async fn start(&mut self, id: u64) -> Engine {
         self.next_client += 1;
         let now = self.now;
-        let key = member(id).key;
+        let key = member(self.keys.get(&id).copied().unwrap_or(id)).key;
         let config = EngineConfig {
             data_dir: self.dir(id),
+            disk: Arc::new(crate::storage::RealDisk),
             member_id: id,
-            profile: Profile::Lan,
+            profile: self.profile,
             wire: Arc::new(MemoryWire { me: key, weather: Arc::downgrade(&self.weather) }),
             wall: Arc::new(move || now),
             client: self.next_client,
+            mirrors: self.settings(id),
+            presence: self.presence.get(&id).cloned().unwrap_or_default(),
         };
         let engine = Engine::start(config).await.unwrap();
         self.engines.insert(id, engine.clone());
         self.weather.lock().unwrap().engines.insert(key, engine.clone());
         engine
+    }
+
+    /// Short polls, and everyone who was started before as contacts.
+    fn settings(&self, id: u64) -> MirrorSettings {
+        let contacts = self.engines.keys().filter(|&&other| other != id).map(|&other| (other, member(other)));
+        let poll = Some(Duration::from_millis(200));
+        MirrorSettings { standbys: self.standbys, poll, contacts: contacts.collect() }
     }
 
     pub(super) async fn bootstrap(&mut self) -> Engine {
@@ -187,8 +223,13 @@ impl Fleet {
 
     /// Adds the next device, and waits until it knows that it is a member.
     pub(super) async fn join(&mut self) -> Engine {
+        self.join_as(|member| member).await
+    }
+
+    /// The same, as a member that is made of the usual one.
+    pub(super) async fn join_as(&mut self, change: impl FnOnce(Member) -> Member) -> Engine {
         let expected = self.engines.keys().max().unwrap() + 1;
-        let id = self.engine(1).add_member(member(expected)).await.unwrap();
+        let id = self.engine(1).add_member(change(member(expected))).await.unwrap();
         assert_eq!(id, expected);
         let engine = self.start(id).await;
         engine.members().wait_for(|members| members.contains_key(&id)).await.unwrap();
@@ -197,7 +238,8 @@ impl Fleet {
 
     /// Stops a device and lets go of its files.
     pub(super) async fn stop(&mut self, id: u64) {
-        let removed = self.weather.lock().unwrap().engines.remove(&member(id).key);
+        let key = member(self.keys.get(&id).copied().unwrap_or(id)).key;
+        let removed = self.weather.lock().unwrap().engines.remove(&key);
         drop(removed);
         if let Some(engine) = self.engines.remove(&id) {
             engine.shutdown().await.unwrap();
@@ -236,13 +278,18 @@ impl Fleet {
         within(20, futures_util::future::select_all(waits)).await.0
     }
 
-    /// Waits until the leader's membership has exactly these voters.
+    /// Waits until the leader's membership has exactly these voters, and a quorum knows it: before,
+    /// the old voters are still needed for an election.
     pub(super) async fn voters(&self, expected: &[u64]) {
         let reached = async {
             loop {
                 for engine in self.engines.values() {
                     let status = engine.status();
-                    if engine.leadership().borrow().is_leader && status.voters.keys().eq(expected.iter()) {
+                    let metrics = engine.inner.raft.metrics().borrow_watched().clone();
+                    let settled = metrics.membership_config == metrics.committed_membership_config
+                        && metrics.membership_config.membership().get_joint_config().len() == 1;
+                    let leads = engine.leadership().borrow().is_leader;
+                    if leads && settled && status.voters.keys().eq(expected.iter()) {
                         return;
                     }
                 }
@@ -263,7 +310,11 @@ impl Fleet {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(limit, reached).await.expect("the replicas print one hash in time")
+        let reached = tokio::time::timeout(limit, reached).await;
+        reached.unwrap_or_else(|_| {
+            let status = |id: &u64| serde_json::to_string(&self.engine(*id).status()).unwrap();
+            panic!("the replicas print no one hash in time: {:#?}", ids.iter().map(status).collect::<Vec<_>>())
+        })
     }
 
     /// Makes a device forget its whole log behind a snapshot.

@@ -154,7 +154,7 @@ fn a_namespace_goes_with_everything_in_it() {
         fleet.deployments.len(),
         fleet.replica_sets.len(),
         fleet.pods.len(),
-        fleet.others.len(),
+        fleet.others.keys(None).count(),
     );
     assert_eq!(left, (0, 0, 0, 0, 0));
 }

@@ -24,7 +24,7 @@ fn first(change: impl FnOnce(&mut Room, &mut Token)) -> (Device, Token) {
 
 async fn enter(token: &Token, name: &str) -> Result<JoinGrant, JoinError> {
     let identity = new_identity();
-    join(token, &identity, identity.member(name, vec![local(9)], 6443)).await
+    join(token, &identity, identity.member(name, vec![local(9)], 6443), false).await
 }
 
 fn refusal(result: Result<JoinGrant, JoinError>) -> JoinRefusal {
@@ -40,10 +40,10 @@ async fn a_token_admits_one_device_and_the_same_one_again() {
     let identity = new_identity();
     let member = identity.member("two", vec![local(9)], 6443);
     let token: Token = token.to_string().parse().unwrap();
-    let grant = join(&token, &identity, member.clone()).await.unwrap();
+    let grant = join(&token, &identity, member.clone(), false).await.unwrap();
     assert_eq!((grant.fleet.as_str(), grant.member_id), (FLEET, 2));
     assert_eq!(grant.members[&2], member);
-    let again = join(&token, &identity, member).await.unwrap();
+    let again = join(&token, &identity, member, false).await.unwrap();
     assert_eq!(again, grant, "an answer that was lost on the way is given again");
     assert_eq!(refusal(enter(&token, "three").await), JoinRefusal::Used);
 }
@@ -103,7 +103,7 @@ async fn a_joiner_can_not_name_anothers_key() {
     let (device, token) = first(|_, _| {});
     let (one, other) = (new_identity(), new_identity());
     let stolen = other.member("two", Vec::new(), 1);
-    let error = join(&token, &one, stolen).await.unwrap_err();
+    let error = join(&token, &one, stolen, false).await.unwrap_err();
     assert!(matches!(error, JoinError::Interrupted { .. }), "{error}");
     assert_eq!(device.room.members.lock().unwrap().len(), 1);
 }
