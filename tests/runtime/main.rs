@@ -5,6 +5,7 @@
 mod adopt;
 mod bench;
 mod hostile;
+mod mounts;
 mod profile;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@
 mod create;
 mod executor;
 mod log;
+mod mounts;
 mod rootfs;
 mod seccomp;
 mod spec;
