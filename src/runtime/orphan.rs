@@ -16,8 +16,11 @@ use super::pidfd;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) pid: i32,
-    /// Whether it is a waiter; else it is a shim that creates, or a clone of one.
+    /// Whether it is a waiter; else it is a shim that creates, or a clone of one, or one that runs a
+    /// program in the container.
     pub(super) waits: bool,
+    /// Whether it runs a program beside the container's own.
+    execs: bool,
 }
 
 /// Sweeps through `/proc` before giving up: a process can fork while it is read.
@@ -32,7 +35,12 @@ pub(super) fn of_folder(folder: &Path) -> Vec<Found> {
 /// Kills the shim of one folder and its clones, waiters excepted.
 pub(super) fn kill_creators(folder: &Path) -> Result<(), String> {
     let folder = folder.as_os_str().as_encoded_bytes();
-    kill_all(|| matching(|args| args.first() == Some(&folder)).into_iter().filter(|found| !found.waits).collect())
+    kill_all(|| {
+        matching(|args| args.first() == Some(&folder))
+            .into_iter()
+            .filter(|found| !found.waits && !found.execs)
+            .collect()
+    })
 }
 
 /// Ends everything that runs under a cgroup, without any of it leaving a record, and removes the
@@ -81,12 +89,13 @@ fn matching(wanted: impl Fn(&[&[u8]]) -> bool) -> Vec<Found> {
         if args.next()? != b"shim" {
             return None;
         }
-        let waits = match args.next()? {
-            b"wait" => true,
-            b"create" => false,
+        let (waits, execs) = match args.next()? {
+            b"wait" => (true, false),
+            b"create" => (false, false),
+            b"exec" => (false, true),
             _ => return None,
         };
-        wanted(&args.collect::<Vec<_>>()).then_some(Found { pid, waits })
+        wanted(&args.collect::<Vec<_>>()).then_some(Found { pid, waits, execs })
     })
     .collect()
 }
