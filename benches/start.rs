@@ -101,6 +101,10 @@ fn spec(attempt: u32, program: &str) -> ContainerSpec {
         read_only_root: false,
         oom_score_adj: 0,
         stop_signal: String::new(),
+        mounts: Vec::new(),
+        namespaces: kith::reconciler::container::Namespaces::default(),
+        confinement: kith::reconciler::container::Confinement::default(),
+        devices: Vec::new(),
     }
 }
 

@@ -66,6 +66,131 @@ pub struct ContainerSpec {
     pub oom_score_adj: i32,
     /// The signal that asks it to stop, such as `SIGTERM`, as the image names it; empty means `SIGTERM`.
     pub stop_signal: String,
+    /// What of the device it sees besides its image; parents come before what lies in them.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Which namespaces it shares, and with whom.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// What of the restricted profile is lifted.
+    #[serde(default)]
+    pub confinement: Confinement,
+    /// Devices that it may open, besides `/dev/null` and its like.
+    #[serde(default)]
+    pub devices: Vec<DeviceNode>,
+}
+
+/// A file or a folder of the device inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path on the device; it exists before the container is started.
+    pub source: PathBuf,
+    /// Absolute path inside the container.
+    pub destination: String,
+    /// Whether the container can not write to it.
+    pub read_only: bool,
+    /// Whether later mounts on either side show on the other.
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// How mounts below a mount spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the device into the container.
+    FromHost,
+    /// Both ways.
+    Both,
+}
+
+/// The namespaces of a container. Mounts and cgroups are always its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Links, addresses, ports.
+    pub network: Namespace,
+    /// Shared memory and message queues.
+    pub ipc: Namespace,
+    /// The host name.
+    pub uts: Namespace,
+    /// Processes.
+    pub pid: Namespace,
+    /// Users: the first id on the device that stands for 0 inside, and how many follow; `None`: as on the device.
+    pub user: Option<UserRange>,
+}
+
+impl Default for Namespaces {
+    /// Everything its own but the network, as containers were before pods had networks.
+    fn default() -> Self {
+        Self { network: Namespace::Host, ipc: Namespace::Own, uts: Namespace::Own, pid: Namespace::Own, user: None }
+    }
+}
+
+/// Whose namespace a container is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    /// One of its own.
+    Own,
+    /// The device's.
+    Host,
+    /// The one that this file stands for: its pod's.
+    At(PathBuf),
+}
+
+/// Users of the device that stand for those of a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// What 0 inside is on the device.
+    pub first: u32,
+    /// How many ids there are.
+    pub count: u32,
+}
+
+/// What holds a container back. The default is the restricted profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Every capability, every device, nothing masked: only where the device's settings allow it.
+    pub privileged: bool,
+    /// Whether no program in it can gain privileges (`no_new_privs`).
+    pub no_new_privileges: bool,
+    /// The filter of system calls.
+    pub seccomp: Seccomp,
+    /// Kernel settings of its namespaces, `net.ipv4.ip_unprivileged_port_start` = `0`.
+    pub sysctls: Vec<(String, String)>,
+}
+
+impl Default for Confinement {
+    fn default() -> Self {
+        Self { privileged: false, no_new_privileges: true, seccomp: Seccomp::Default, sysctls: Vec::new() }
+    }
+}
+
+/// A filter of system calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Kith's own.
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile in a file of the device.
+    File(PathBuf),
+}
+
+/// A device node inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Absolute path inside the container, and on the device.
+    pub path: PathBuf,
+    /// Whether it is a block device; else it is a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Of `r`, `w` and `m`, what is allowed.
+    pub access: String,
 }
 
 /// Limits that are always set.

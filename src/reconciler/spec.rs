@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 
-use super::container::{ContainerRef, ContainerSpec, Limits};
+use super::container::{Confinement, ContainerRef, ContainerSpec, Limits, Namespaces};
 use super::env::{self, Sources};
 use super::expand::expand;
 use super::target::{NodeContext, Settings};
@@ -124,6 +124,10 @@ pub fn container_spec(
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
         reference,
+        mounts: Vec::new(),
+        namespaces: Namespaces::default(),
+        confinement: Confinement::default(),
+        devices: Vec::new(),
     })
 }
 

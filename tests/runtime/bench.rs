@@ -77,6 +77,10 @@ impl Bench {
             read_only_root: false,
             oom_score_adj: 500,
             stop_signal: String::new(),
+            mounts: Vec::new(),
+            namespaces: kith::reconciler::container::Namespaces::default(),
+            confinement: kith::reconciler::container::Confinement::default(),
+            devices: Vec::new(),
         }
     }
 

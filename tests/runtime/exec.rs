@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use kith::reconciler::container::{ContainerSpec, ContainerState, StopSignal};
@@ -342,26 +343,45 @@ async fn a_hostile_working_folder_leads_nowhere() {
 }
 
 /// A process in user, mount, network, pid and other namespaces of its own, as a container's first.
+#[expect(unsafe_code, reason = "a user namespace has to be mapped before the program begins")]
 fn foreigner() -> std::process::Child {
-    let mut child = std::process::Command::new("unshare")
-        .args(["--user", "--mount", "--net", "--uts", "--ipc", "--cgroup", "--pid", "--fork", "--kill-child"])
-        .args(["sh", "-c", "read line; exec setpriv --reuid 0 --regid 0 --clear-groups sleep 1000"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .expect("install it first: apt-get install util-linux");
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
-    let first = loop {
-        let found = fs::read_to_string(&children).unwrap();
-        if let Some(pid) = found.split_whitespace().next() {
-            break pid.to_owned();
+    use std::os::unix::process::CommandExt;
+    let (mut told, mut tell) = std::io::pipe().unwrap();
+    let (mut go, mut let_go) = std::io::pipe().unwrap();
+    let mapper = std::thread::spawn(move || {
+        let mut pid = [0; 4];
+        told.read_exact(&mut pid).unwrap();
+        for map in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{}/{map}", i32::from_ne_bytes(pid)), "0 100000 65536").unwrap();
         }
-        assert!(child.try_wait().unwrap().is_none(), "unshare ended");
-        std::thread::yield_now();
-    };
-    for map in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{first}/{map}"), "0 100000 65536").unwrap();
+        let_go.write_all(b"g").unwrap();
+    });
+    let mut command = std::process::Command::new("unshare");
+    command.args([
+        "--mount",
+        "--net",
+        "--uts",
+        "--ipc",
+        "--cgroup",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "sleep",
+        "1000",
+    ]);
+    // SAFETY: between fork and exec this only makes system calls.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+            tell.write_all(&nix::unistd::getpid().as_raw().to_ne_bytes())?;
+            go.read_exact(&mut [0])?;
+            nix::unistd::setgid(0.into())?;
+            nix::unistd::setuid(0.into())?;
+            Ok(())
+        });
     }
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    let child = command.spawn().expect("install it first: apt-get install util-linux");
+    mapper.join().unwrap();
     child
 }
 
@@ -372,10 +392,11 @@ async fn a_user_namespace_is_joined_first() {
     let spec = Bench::spec("userns", &["/bin/sleep", "1000"]);
     sleeper(&bench, &shims, &spec).await;
     let mut child = foreigner();
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let init: u32 = children.trim().parse().unwrap();
-    let name = format!("/proc/{init}/comm");
-    bench::eventually("it has become its user", || fs::read_to_string(&name).unwrap() == "sleep\n").await;
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let first = || fs::read_to_string(&children).unwrap().trim().parse::<u32>().ok();
+    let name = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    bench::eventually("it sleeps", || first().is_some_and(|pid| name(pid) == "sleep\n")).await;
+    let init = first().unwrap();
     // The container's record is led to it.
     let state = bench.container_path(&spec).join("state.json");
     let real = fs::read_to_string(&state).unwrap();
