@@ -17,8 +17,11 @@ use super::pidfd;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) pid: i32,
-    /// Whether it is a waiter; else it is a shim that creates, or a clone of one.
+    /// Whether it is a waiter; else it is a shim that creates, or a clone of one, or one that runs a
+    /// program in the container.
     pub(super) waits: bool,
+    /// Whether it runs a program beside the container's own.
+    execs: bool,
 }
 
 /// How long killed processes may take to be gone: on a busy device they wait for a processor to die on.
@@ -50,7 +53,7 @@ pub(super) fn kill_creators(folder: &Path) -> Result<(), String> {
     let folder = folder.as_os_str().as_encoded_bytes();
     kill_all(|| {
         let mut seen = look(|args| args.first() == Some(&folder));
-        seen.found.retain(|found| !found.waits);
+        seen.found.retain(|found| !found.waits && !found.execs);
         seen
     })
 }
@@ -115,13 +118,14 @@ fn look(wanted: impl Fn(&[&[u8]]) -> bool) -> Look {
             continue;
         }
         let mut args = line.split(|byte| *byte == 0).skip(1);
-        let waits = match (args.next(), args.next()) {
-            (Some(b"shim"), Some(b"wait")) => true,
-            (Some(b"shim"), Some(b"create")) => false,
+        let (waits, execs) = match (args.next(), args.next()) {
+            (Some(b"shim"), Some(b"wait")) => (true, false),
+            (Some(b"shim"), Some(b"create")) => (false, false),
+            (Some(b"shim"), Some(b"exec")) => (false, true),
             _ => continue,
         };
         if wanted(&args.collect::<Vec<_>>()) {
-            seen.found.push(Found { pid, waits });
+            seen.found.push(Found { pid, waits, execs });
         }
     }
     seen
