@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::reports::{Report, Reports};
+use super::shelter::Unsheltered;
 use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::network::sandbox::Sandboxes;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
 use crate::reconciler::{
     Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
@@ -45,12 +47,14 @@ const PREPARED_QUEUE: usize = 16;
 pub(crate) struct Device {
     pub(crate) engine: Engine,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
     pub(crate) node: NodeContext,
     pub(crate) settings: Settings,
+    pub(crate) unsheltered: Unsheltered,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
@@ -155,8 +159,9 @@ impl Device {
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
-        let observed = Observed { containers, asked: memory.asked.clone() };
         let target = self.target(memory)?;
+        let sandboxes = self.shelters(&target);
+        let observed = Observed { containers, sandboxes, asked: memory.asked.clone() };
         memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
@@ -254,6 +259,8 @@ impl Device {
         let mut next_look = RESYNC;
         for action in actions {
             let (done, look) = match action {
+                Action::MakeSandbox { spec, complaint } => (Ok(()), Some(self.shelter(*spec, *complaint).await)),
+                Action::RemoveSandbox(pod) => (Ok(()), Some(self.unshelter(&pod).await)),
                 // A start that failed is observed as an exit, or decided again in its own time.
                 Action::Start(spec) => (self.start(*spec, images).await, None),
                 Action::Stop { reference, signal } => {
@@ -326,6 +333,8 @@ impl Prepared {
 /// The pod that an action is about, by its uid.
 fn pod_uid(action: &Action) -> String {
     match action {
+        Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
+        Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),

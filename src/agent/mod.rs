@@ -23,6 +23,7 @@ mod rehearse;
 mod reports;
 mod roll;
 mod serve;
+mod shelter;
 pub(crate) mod status;
 mod steer;
 mod systemd;
@@ -42,6 +43,8 @@ use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::images::ImageStore;
+use crate::network::NetworkError;
+use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::planner;
 use crate::reconciler;
 use crate::runtime::{RuntimeError, Shims, ShimsConfig};
@@ -94,6 +97,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// What the containers of a pod share.
+    #[error("look after the networks of pods")]
+    Network(#[from] NetworkError),
     /// Images.
     #[error("open the image store")]
     Images(#[from] crate::images::ImageError),
@@ -389,6 +395,8 @@ impl Agent {
         let device = device::Device {
             engine: engine.clone(),
             runtime: Arc::new(workloads.runtime.clone()),
+            sandboxes: workloads.sandboxes.clone(),
+            unsheltered: shelter::Unsheltered::default(),
             images: workloads.images.clone(),
             reports: reports.clone(),
             clock: clock.clone(),
@@ -458,6 +466,7 @@ fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
 /// What a device needs to run containers.
 struct Workloads {
     runtime: Shims,
+    sandboxes: Sandboxes,
     images: Arc<ImageStore>,
 }
 
@@ -465,8 +474,9 @@ impl Workloads {
     async fn open(config: &Config) -> Result<Self, AgentError> {
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
+        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, images })
+        Ok(Self { runtime, sandboxes, images })
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::container::{Confinement, ContainerRef, ContainerSpec, Limits, Namespaces};
+use super::container::{Confinement, ContainerRef, ContainerSpec, Limits};
 use super::env::{self, Sources};
 use super::expand::expand;
-use super::target::{NodeContext, Settings};
+use super::sandbox::ReadySandbox;
+use super::target::{NodeContext, Settings, Target};
 use crate::resource::quantity::NotAQuantity;
 use crate::resource::{ImageConfig, footprint};
 
@@ -92,17 +93,18 @@ pub fn container_spec(
     pod: &Pod,
     container: &Container,
     image: &ImageConfig,
-    configmaps: &BTreeMap<(String, String), ConfigMap>,
-    node: &NodeContext,
-    settings: &Settings,
+    target: &Target,
+    sandbox: &ReadySandbox,
 ) -> Result<ContainerSpec, SpecError> {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     if container.security_context.as_ref().and_then(|security| security.privileged) == Some(true) {
         return Err(SpecError::Privileged);
     }
-    let hostname = hostname(pod, spec, node);
-    let sources = Sources { pod, container, configmaps, node };
+    let Target { configmaps, node, settings, .. } = target;
+    let hostname = sandbox.hostname.clone();
+    let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
+    let sources = Sources { pod, container, configmaps, node, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
     let (uid, gid) = user(spec, container, image)?;
@@ -125,18 +127,11 @@ pub fn container_spec(
         oom_score_adj: oom_score_adj(spec, container, node)?,
         reference,
         mounts: Vec::new(),
-        namespaces: Namespaces::default(),
+        namespaces: sandbox.namespaces(),
+        sandbox: Some(sandbox.folder.clone()),
         confinement: Confinement::default(),
         devices: Vec::new(),
     })
-}
-
-fn hostname(pod: &Pod, spec: &PodSpec, node: &NodeContext) -> String {
-    if spec.host_network == Some(true) {
-        return node.name.clone();
-    }
-    let name = spec.hostname.clone().filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone());
-    name.unwrap_or_default().chars().take(63).collect()
 }
 
 /// `command` replaces the image's entrypoint and its arguments; `args` only the arguments.
