@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     target("manifest", manifest),
     target("message", messages),
     target("request", request),
+    target("spdy", api::fuzz::spdy),
     target("snapshot", storage::fuzz::snapshot),
     target("token", identity::fuzz::token),
     target("transaction", store::fuzz::transaction),

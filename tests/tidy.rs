@@ -27,7 +27,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("probing", &["resource", "reconciler", "runtime"]),
     // What the containers of a pod share is decided by the reconciler.
     ("network", &["config", "resource", "reconciler"]),
-    ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
+    // The API of the device that runs a pod leads into its containers.
+    ("api", &["resource", "store", "consensus", "identity", "reconciler", "runtime"]),
     ("config", &[]),
     // Tests have the agent killed where any edge is in the middle of something.
     ("kill_point", &[]),

@@ -48,7 +48,7 @@ use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presen
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::network::NetworkError;
 use crate::planner;
-use crate::runtime::{RuntimeError, Shims};
+use crate::runtime::{Runtime, RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
@@ -311,6 +311,7 @@ impl Agent {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
             extra: Arc::new(extra::Corner(control)),
+            runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -95,6 +95,7 @@ fn seeds() -> Vec<Seed> {
     seeds.push(("transaction", "put", transaction));
     seeds.push(("snapshot", "small", crate::storage::fuzz::small_snapshot()));
     seeds.push(("wal", "records", crate::storage::fuzz::wal_seed()));
+    seeds.extend(crate::api::fuzz::spdy_seeds().into_iter().map(|(name, bytes)| ("spdy", name, bytes)));
     texts(&mut seeds);
     let (layer, archive) = archives();
     seeds.push(("layer", "layer", layer));

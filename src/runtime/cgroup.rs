@@ -115,10 +115,16 @@ impl Hierarchies {
         found
     }
 
+    /// The folders of a cgroup, in each hierarchy that has it.
+    pub(super) fn folders<'a>(&'a self, cgroup: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+        self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists())
+    }
+
     /// What a process writes to in order to join a cgroup, in each hierarchy that has it.
     pub(super) fn entrances(&self, cgroup: &str) -> io::Result<Vec<fs::File>> {
-        let folders = self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists());
-        folders.map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))).collect()
+        self.folders(cgroup)
+            .map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs")))
+            .collect()
     }
 
     /// Kills every process in a cgroup and below, and waits until none is left.

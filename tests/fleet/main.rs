@@ -20,4 +20,5 @@ mod membership;
 mod mirrors;
 mod pods;
 mod reads;
+mod streams;
 mod torture;
