@@ -37,7 +37,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
-use crate::config::Config;
+use crate::config::{Config, Range};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
@@ -237,7 +237,8 @@ impl Agent {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
-        let workloads = if witness { None } else { Some(Workloads::open(&config).await?) };
+        let range = config.pod_network.of_device(enrolment.member_id);
+        let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
             Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
@@ -367,6 +368,7 @@ impl Agent {
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
         tasks.spawn("look after the device", device.run());
+        tasks.spawn("attend to the pods' network", workloads.sandboxes.clone().attend());
         tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
     }
 
@@ -425,10 +427,10 @@ struct Workloads {
 }
 
 impl Workloads {
-    async fn open(config: &Config) -> Result<Self, AgentError> {
+    async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
-        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
+        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         Ok(Self { runtime, sandboxes, images })
     }

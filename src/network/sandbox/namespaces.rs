@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::record::{IPC, MOUNTS, NET, UTS};
-use crate::network::NetworkError;
+use crate::network::{NetworkError, failed};
 use crate::reconciler::sandbox::SandboxSpec;
 
 /// Settings of a network of its own: programs that are not root may listen on port 80 and ping, and
@@ -93,8 +93,4 @@ pub(super) fn clear(folder: &Path) -> Result<(), NetworkError> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn failed(step: impl Into<String>, error: &dyn std::fmt::Display) -> NetworkError {
-    NetworkError::Sandbox { step: step.into(), reason: error.to_string() }
 }
