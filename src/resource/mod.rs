@@ -1,6 +1,7 @@
 //! The nouns of the fleet: objects and their names, kinds, labels and selectors, quantities,
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
+mod cause;
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
@@ -19,6 +20,7 @@ pub mod table;
 pub mod time;
 pub mod validate;
 
+pub use cause::chain;
 pub use image::{ImageConfig, ImageUser};
 pub use kind::Kind;
 pub use quantity::Quantity;

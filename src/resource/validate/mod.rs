@@ -1,6 +1,7 @@
 //! Whether an object may be stored. It judges what the field table can not: values, and how fields
 //! belong together. Messages follow Kubernetes. It never changes the object.
 
+mod network;
 mod pod;
 mod update;
 mod workload;

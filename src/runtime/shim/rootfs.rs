@@ -17,6 +17,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::mounts;
 use crate::runtime::folder::Order;
 
 /// Longest user database of an image that is read, in bytes.
@@ -33,6 +34,8 @@ pub(super) struct Prepared {
     pub(super) root: PathBuf,
     /// The home of the container's user, from the image's own user database.
     pub(super) home: String,
+    /// What libcontainer is to mount below `/dev`, in the form of its configuration.
+    pub(super) mounts: Vec<serde_json::Value>,
 }
 
 /// Mounts and completes the root. The calling process has a mount namespace of its own.
@@ -56,11 +59,12 @@ pub(super) fn prepare(order: &Order) -> Result<Prepared, String> {
     {
         replace_file(&etc, name, &content).map_err(|error| format!("write /etc/{name} of the container: {error}"))?;
     }
+    let mounts = mounts::attach(&inside, order)?;
     if !spec.working_dir.is_empty() {
         make_folders(&inside, Path::new(&spec.working_dir))
             .map_err(|error| format!("make the working folder {} in the container: {error}", spec.working_dir))?;
     }
-    Ok(Prepared { home: home(&inside, spec.uid), root })
+    Ok(Prepared { home: home(&inside, spec.uid), root, mounts })
 }
 
 fn mount_overlay(order: &Order) -> Result<PathBuf, String> {
@@ -113,7 +117,7 @@ fn require_folder(root: &OwnedFd, name: &str) -> Result<(), String> {
 }
 
 /// Resolves a path as the container would: links are followed, but never out of the root.
-fn resolve(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+pub(super) fn resolve(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -131,7 +135,7 @@ fn replace_file(folder: &OwnedFd, name: &str, content: &str) -> io::Result<()> {
 }
 
 /// Makes a folder and its parents inside the root, as far as they are missing.
-fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(super) fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
     let mut made = PathBuf::new();
     for part in path.components() {
         let Component::Normal(name) = part else {

@@ -80,7 +80,7 @@ pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchi
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ],
         },
-        "mounts": mounts(order, unified),
+        "mounts": mounts(order, prepared, unified),
         "linux": {
             "namespaces": namespaces(&spec.namespaces),
             "cgroupsPath": order.cgroup,
@@ -128,7 +128,7 @@ fn capabilities(wanted: &[String], unified: bool) -> Result<Vec<String>, String>
     Ok(wanted.to_vec())
 }
 
-fn mounts(order: &Order, unified: bool) -> Vec<Value> {
+fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -158,6 +158,9 @@ fn mounts(order: &Order, unified: bool) -> Vec<Value> {
         // Not on version 1: there `ro` is ignored, and a container could raise its own limits.
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
     }
+    // A volume at /dev/shm takes the place of the usual one; the others lie beside it.
+    mounts.retain(|usual| !prepared.mounts.iter().any(|volume| volume["destination"] == usual["destination"]));
+    mounts.extend(prepared.mounts.iter().cloned());
     mounts
 }
 
