@@ -5,6 +5,7 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+pub(crate) mod cleanup;
 pub mod clock;
 mod control;
 mod device;
@@ -273,6 +274,9 @@ impl Agent {
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
         let range = config.pod_network.of_device(enrolment.member_id);
+        if enrolment.member_id >= config.pod_network.parts() && config.pod_network.parts() > 1 {
+            tracing::warn!(%range, "pod_network has no part of its own for each device that ever joined: set a wider one");
+        }
         let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =

@@ -84,7 +84,8 @@ impl FromStr for Range {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} {why}, but must be a range of IPv4 addresses such as \"10.42.0.0/16\"");
+        let wrong =
+            |why: &str| format!("{text:?} {why}, but must be a range of IPv4 addresses such as \"10.42.0.0/16\"");
         let (address, prefix) = text.split_once('/').ok_or_else(|| wrong("has no length"))?;
         let address: Ipv4Addr = address.parse().map_err(|_| wrong("does not begin with an address"))?;
         let prefix: u8 = prefix.parse().map_err(|_| wrong("has no length"))?;

@@ -62,10 +62,15 @@ impl PodNetwork {
                 u32::from(address) & both == u32::from(self.range.base()) & both
             };
             let foreign = networks.iter().filter(|(_, prefix, name)| name != BRIDGE && *prefix > 0);
-            if let Some((address, prefix, name)) = foreign.into_iter().find(|(address, prefix, _)| overlaps(&(*address, *prefix))) {
+            if let Some((address, prefix, name)) =
+                foreign.into_iter().find(|(address, prefix, _)| overlaps(&(*address, *prefix)))
+            {
                 return Err(failed(
                     "give addresses to pods",
-                    &format!("{} overlaps with {address}/{prefix} of {name}: set another pod_network in agent.toml", self.range),
+                    &format!(
+                        "{} overlaps with {address}/{prefix} of {name}: set another pod_network in agent.toml",
+                        self.range
+                    ),
                 ));
             }
             let mtu = links.uplink_mtu().await?.unwrap_or(DEFAULT_MTU);

@@ -21,7 +21,7 @@ use crate::reconciler::sandbox::{Protocol, PublishedPort};
 /// The table.
 const TABLE: &str = "kith";
 /// The bridge that all pods of a device are plugged into.
-pub const BRIDGE: &str = "kith0";
+pub(crate) const BRIDGE: &str = "kith0";
 /// What only the device itself may reach.
 const LOOPBACK: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(255, 0, 0, 0));
 

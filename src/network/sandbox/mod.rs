@@ -9,6 +9,8 @@
 mod names;
 mod namespaces;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::pods::{self, PodNetwork};
-pub use super::rules::BRIDGE;
+pub(crate) use super::rules::BRIDGE;
 use super::rules::{self, Published, Rules};
 use super::{NetworkError, conntrack, failed, netfilter};
 use crate::config::Range;
@@ -136,6 +138,23 @@ impl Sandboxes {
     }
 }
 
+/// Removes every sandbox, the bridge and the rules, for a device that is to be as it was before Kith.
+/// No container may run any more. Says what there was.
+pub fn remove_everything(config: &SandboxesConfig) -> Result<Vec<String>, NetworkError> {
+    let folder = config.run_dir.join("pods");
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        namespaces::clear(&entry.path())?;
+        count += 1;
+    }
+    namespaces::clear(&folder)?;
+    let mut removed = PodNetwork::new(config.range, &config.run_dir).remove()?;
+    if count > 0 {
+        removed.insert(0, format!("what the containers of {count} pods shared: namespaces, mounts, links"));
+    }
+    Ok(removed)
+}
+
 impl Inner {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -234,14 +253,23 @@ impl Inner {
             let pod = &record.spec.pod;
             let Some(address) = record.address else { continue };
             let name = format!("{}/{}", pod.namespace, pod.name);
-            ports.extend(record.spec.ports.iter().map(|port| Published { port: *port, pod: address, name: name.clone() }));
+            ports.extend(record.spec.ports.iter().map(|port| Published {
+                port: *port,
+                pod: address,
+                name: name.clone(),
+            }));
         }
         any.then(|| self.network.rules(ports))
     }
 
     /// Writes the rules: always, or only if some are missing. The caller has `publishing`.
     fn write_rules(&self, always: bool) -> Result<(), NetworkError> {
-        let Some(rules) = self.rules() else { return Ok(()) };
+        let rules = match self.rules() {
+            Some(rules) => rules,
+            // The last published port goes too.
+            None if always => self.network.rules(Vec::new()),
+            None => return Ok(()),
+        };
         let write = || {
             if always || rules::count()? != rules.count() { rules.write() } else { Ok(()) }
         };

@@ -39,7 +39,11 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(path, &Value::from(seconds), &detail));
     }
     labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), errors);
-    for (field, rule) in [("nodeName", names::dns_subdomain as fn(&str) -> _), ("hostname", names::dns_label), ("subdomain", names::dns_label)] {
+    for (field, rule) in [
+        ("nodeName", names::dns_subdomain as fn(&str) -> _),
+        ("hostname", names::dns_label),
+        ("subdomain", names::dns_label),
+    ] {
         let value = meta::text_at(spec, field);
         if let (false, Err(detail)) = (value.is_empty(), rule(value)) {
             errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(value), &detail));
