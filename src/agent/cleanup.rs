@@ -22,7 +22,7 @@ const RUN_FILES: [&str; 9] = [
 ];
 
 /// Removes everything of Kith on this device outside of its data and logs. Says what there was.
-pub async fn clean_up(config: &Config) -> Result<Vec<String>, AgentError> {
+pub(crate) async fn clean_up(config: &Config) -> Result<Vec<String>, AgentError> {
     let mut locks = Vec::new();
     for (folder, key) in [(&config.data_dir, "data_dir"), (&config.run_dir, "run_dir")] {
         if folder.exists() {

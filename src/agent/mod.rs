@@ -25,6 +25,7 @@ mod reports;
 mod roll;
 mod serve;
 mod shelter;
+mod signals;
 pub(crate) mod status;
 mod steer;
 mod systemd;
@@ -35,7 +36,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
@@ -46,7 +46,6 @@ use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::images::ImageStore;
 use crate::network::NetworkError;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
-use crate::planner;
 use crate::reconciler;
 use crate::runtime::{RuntimeError, Shims, ShimsConfig};
 use crate::transport::{BindError, Transport, TransportConfig};
@@ -56,6 +55,7 @@ use authority::Signer;
 use clock::Clock;
 use control::Control;
 use reports::Reports;
+use signals::Signals;
 use tasks::Tasks;
 
 /// How often an agent without a fleet looks whether its device was enrolled.
@@ -189,53 +189,6 @@ fn start_again() -> AgentError {
     file("start the agent again")(command.args(arguments).exec())
 }
 
-/// The signals that end the agent.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    /// The settings that this agent runs with.
-    config: Config,
-    /// The settings as they are now.
-    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
-}
-
-impl Signals {
-    fn new(config: Config, read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>) -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            config,
-            read,
-        })
-    }
-
-    /// How the agent is to end: stopped, or begun again because `SIGHUP` found other settings that are good.
-    async fn any(&mut self) -> End {
-        loop {
-            // Cancel-safe: a signal that is not taken stays.
-            tokio::select! {
-                _ = self.terminate.recv() => return End::Stopped,
-                _ = self.interrupt.recv() => return End::Stopped,
-                _ = self.hangup.recv() => {}
-            }
-            match (self.read)() {
-                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
-                Ok(_) => {
-                    tracing::info!("the settings changed: the agent begins again with them");
-                    systemd::reloading();
-                    return End::Again;
-                }
-                Err(error) => {
-                    let error = crate::resource::chain(&error);
-                    tracing::error!(error, "the new settings can not be used, and the agent goes on with the old ones");
-                }
-            }
-        }
-    }
-}
-
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
 async fn wait_for_enrolment(data_dir: &Path, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
     let mut said = false;
@@ -273,10 +226,7 @@ impl Agent {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
-        let range = config.pod_network.of_device(enrolment.member_id);
-        if enrolment.member_id >= config.pod_network.parts() && config.pod_network.parts() > 1 {
-            tracing::warn!(%range, "pod_network has no part of its own for each device that ever joined: set a wider one");
-        }
+        let range = shelter::range(&config, enrolment.member_id);
         let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
@@ -290,8 +240,7 @@ impl Agent {
         let reports = Arc::new(Reports::default());
         peers::attend(&engine, &signer, &reports);
         let (ends, ending) = mpsc::channel(1);
-        let lost_after = Duration::from_secs(config.lost_after_seconds);
-        let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
+        let settings = leader::settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),

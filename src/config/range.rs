@@ -34,6 +34,12 @@ impl Range {
         Self { base: self.base | (index << (32 - DEVICE_PREFIX)), prefix: DEVICE_PREFIX }
     }
 
+    /// The part of the same size in which an address is.
+    #[must_use]
+    pub fn around(self, address: Ipv4Addr) -> Self {
+        Self { base: u32::from(address) & mask(self.prefix), prefix: self.prefix }
+    }
+
     /// How many devices have a part of their own.
     pub fn parts(self) -> u64 {
         1 << DEVICE_PREFIX.saturating_sub(self.prefix)

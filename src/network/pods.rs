@@ -138,7 +138,7 @@ impl PodNetwork {
     }
 
     /// Removes the cables of pods that are not known.
-    pub(super) fn unplug_others(known: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+    pub(super) fn unplug_others(known: impl Fn(&str) -> bool + Sync) -> Result<(), NetworkError> {
         on_links(async |links| {
             for link in links.networks().await?.0 {
                 if link.name.starts_with(CABLE) && !known(&link.name) {
@@ -233,10 +233,14 @@ fn hardware(address: Ipv4Addr) -> [u8; 6] {
     [0x0a, 0x58, a, b, c, d]
 }
 
-/// Runs work on the links of the calling thread's namespace, on this thread.
-fn on_links<T>(work: impl AsyncFnOnce(Links) -> Result<T, NetworkError>) -> Result<T, NetworkError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(NetworkError::Netlink)?.block_on(async { work(Links::open()?).await })
+/// Runs work on the links of the calling thread's namespace. On a thread of its own, which is in the same
+/// namespace: the caller's may belong to a runtime.
+fn on_links<T: Send>(work: impl AsyncFnOnce(Links) -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(NetworkError::Netlink)?.block_on(async { work(Links::open()?).await })
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 fn set(path: &str, value: &str) -> io::Result<()> {

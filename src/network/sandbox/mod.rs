@@ -77,10 +77,11 @@ impl Sandboxes {
         let folder = config.run_dir.join("pods");
         make_private(&folder).map_err(|error| failed(format!("create {}", folder.display()), &error))?;
         forget_last_boot(&folder)?;
+        let range = range_in_use(&folder, config.range);
         let inner = Inner {
             folder,
             known: Mutex::default(),
-            network: PodNetwork::new(config.range, &config.run_dir),
+            network: PodNetwork::new(range, &config.run_dir),
             publishing: Mutex::default(),
             last: Mutex::default(),
             resolver: Mutex::default(),
@@ -173,7 +174,7 @@ impl Inner {
         if made.is_err() {
             // Why it could not be made matters more than what could not be cleared away; that is tried
             // again before the next attempt.
-            drop(self.discard(&uid));
+            drop(self.remove(&uid));
         }
         made
     }
@@ -291,7 +292,10 @@ impl Inner {
         let known = self.known().get(uid).cloned();
         if let Some(mut record) = known {
             record.ready = false;
-            record.write(&folder).map_err(|error| failed("write sandbox.json", &error))?;
+            if record.write(&folder).is_err() {
+                // On a full disk: one without its record is removed by the next agent as well.
+                drop(fs::remove_file(folder.join("sandbox.json")));
+            }
             let _one = self.publishing();
             self.known().insert(uid.to_owned(), record.clone());
             if !record.spec.ports.is_empty() {
@@ -375,6 +379,21 @@ impl Inner {
 fn register(fd: std::os::fd::OwnedFd) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     // SAFETY: the descriptor is owned here, and nothing replaces or closes it before it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// The range of the pods that there are: a device that was given another one, with its settings or with
+/// its place in a fleet, keeps the old one until they are gone and its agent starts again.
+fn range_in_use(folder: &Path, wanted: Range) -> Range {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut addresses = entries.filter_map(|entry| Record::read(&entry.path()).filter(|record| record.ready)?.address);
+    match addresses.find(|address| !wanted.holds(*address)) {
+        Some(address) => {
+            let range = wanted.around(address);
+            tracing::info!(%range, %wanted, "pods keep their range until they are gone and the agent starts again");
+            range
+        }
+        None => wanted,
+    }
 }
 
 /// Datagrams that are on their way to its ports find the pod as it is now.

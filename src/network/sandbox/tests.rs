@@ -164,6 +164,10 @@ fn rules_come_back_and_a_network_in_the_way_is_named() {
         assert!(rules::remove().unwrap());
         sandboxes.0.heal().unwrap();
         assert_eq!(rules::count().unwrap(), whole);
+        let moved = SandboxesConfig { range: "10.42.9.0/29".parse().unwrap(), ..config(&run_dir) };
+        drop(sandboxes);
+        let sandboxes = Sandboxes::open(moved).unwrap();
+        assert_eq!(sandboxes.0.network.range, config(&run_dir).range, "pods keep the range that they are in");
         remove_everything(&config(&run_dir)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

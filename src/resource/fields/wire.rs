@@ -67,7 +67,7 @@ pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
     MESSAGES.iter().find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 43] = [
+static MESSAGES: [Message; 46] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
