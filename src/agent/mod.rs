@@ -293,12 +293,7 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        match &workloads {
-            Some(workloads) => {
-                Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
-            }
-            None => tasks.spawn("show that the witness lives", live()),
-        }
+        Self::spawn_device(&config, &engine, workloads.as_ref(), (&clock, &reports), &enrolment, &tasks);
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
@@ -338,11 +333,12 @@ impl Agent {
     fn spawn_device(
         config: &Arc<Config>,
         engine: &Engine,
-        workloads: &Workloads,
+        workloads: Option<&Workloads>,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         enrolment: &Enrolment,
         tasks: &Tasks,
     ) {
+        let Some(workloads) = workloads else { return tasks.spawn("show that the witness lives", live()) };
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: enrolment.name.clone(), ip, memory: hardware.memory };

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, State};
 use netlink_packet_route::route::RouteAttribute;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{NetworkError, netns};
 
@@ -83,11 +83,15 @@ impl Links {
         self.handle.link().add(cable).execute().await.map_err(|e| refused("lay cable", far_name, &e))
     }
 
-    /// Plugs a link into a bridge and brings it up.
+    /// Plugs a link into a bridge and brings it up. What comes from it may go back to it: where the
+    /// bridge shows its packets to the packet filter, a pod reaches its own published port that way.
     pub async fn plug_in(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
         let (link, bridge) = (self.find(name).await?, self.find(bridge).await?);
         let change = LinkUnspec::new_with_index(link.index).controller(bridge.index).up().build();
-        self.set(change, &format!("plug into {} the link", bridge.name), name).await
+        self.set(change, &format!("plug into {} the link", bridge.name), name).await?;
+        let reflecting = LinkBridgePort::new(link.index).hairpin(true).build();
+        let set = self.handle.link().set_port(reflecting).execute().await;
+        set.map_err(|e| refused("let packets return to link", name, &e))
     }
 
     /// Sends whatever has no other way to a neighbour.
