@@ -23,7 +23,7 @@ fn main() {
     let config = SandboxesConfig { run_dir: dir.path().to_owned(), range: "10.42.1.0/24".parse().unwrap() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let sandboxes = Sandboxes::open(config.clone()).unwrap();
+        let sandboxes = Sandboxes::open(&config).unwrap();
         for (name, own_network, port) in [
             ("on the device's network", false, false),
             ("own network", true, false),

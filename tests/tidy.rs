@@ -22,11 +22,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport", &["resource", "store", "identity", "config"]),
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
     ("images", &["resource", "reconciler"]),
-    ("runtime", &["resource", "reconciler"]),
+    ("runtime", &["resource", "reconciler", "kill_point"]),
+    // Executes what the reconciler names, and runs programs in containers.
+    ("probing", &["resource", "reconciler", "runtime"]),
     // What the containers of a pod share is decided by the reconciler.
     ("network", &["config", "resource", "reconciler"]),
     ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
     ("config", &[]),
+    // Tests have the agent killed where any edge is in the middle of something.
+    ("kill_point", &[]),
 ];
 
 /// The edges that may use everything: they compose.

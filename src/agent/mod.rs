@@ -14,11 +14,14 @@ mod enter;
 pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
+mod hooking;
 mod keeper;
 mod leader;
 mod lock;
+mod manifests;
 pub mod node;
 mod peers;
+mod prober;
 mod recovery;
 mod rehearse;
 mod reports;
@@ -26,28 +29,26 @@ mod roll;
 mod serve;
 mod shelter;
 mod signals;
+mod statics;
 pub(crate) mod status;
 mod steer;
 mod systemd;
 pub mod tasks;
 mod unsound;
+mod workloads;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
-use crate::config::{Config, ConfigError, Range};
+use crate::config::{Config, ConfigError};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
-use crate::images::ImageStore;
 use crate::network::NetworkError;
-use crate::network::sandbox::{Sandboxes, SandboxesConfig};
-use crate::reconciler;
-use crate::runtime::{RuntimeError, Shims, ShimsConfig};
+use crate::runtime::{RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
@@ -57,6 +58,7 @@ use control::Control;
 use reports::Reports;
 use signals::Signals;
 use tasks::Tasks;
+use workloads::Workloads;
 
 /// How often an agent without a fleet looks whether its device was enrolled.
 const ENROLMENT_POLL: Duration = Duration::from_millis(500);
@@ -98,6 +100,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// TLS for probes.
+    #[error("set up TLS for probes")]
+    Probes(#[from] rustls::Error),
     /// What the containers of a pod share.
     #[error("look after the networks of pods")]
     Network(#[from] NetworkError),
@@ -161,7 +166,7 @@ pub async fn run(
     let data = lock::Lock::take(&config.data_dir, "data_dir").await?;
     let _alone = [data, lock::Lock::take(&config.run_dir, "run_dir").await?];
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
-    let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
+    let Some(enrolment) = wait_for_enrolment(&config, &mut signals).await? else { return Ok(()) };
     let enrolment = exchange::finish(&config.data_dir, enrolment)?;
     let config = Arc::new(config);
     let started = Agent::start(config.clone(), identity, enrolment).await;
@@ -190,17 +195,20 @@ fn start_again() -> AgentError {
 }
 
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
-async fn wait_for_enrolment(data_dir: &Path, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
-    let mut said = false;
+async fn wait_for_enrolment(config: &Config, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
+    let mut alone = None;
     loop {
         systemd::alive();
-        if let Some(enrolment) = Enrolment::load(data_dir)? {
+        if let Some(enrolment) = Enrolment::load(&config.data_dir)? {
+            if let Some(tasks) = alone {
+                Tasks::finish(&tasks).await;
+            }
             return Ok(Some(enrolment));
         }
-        if !said {
+        if alone.is_none() {
             tracing::info!("this device is in no fleet yet: kith init makes one, kith join TOKEN enters one");
+            alone = Some(Workloads::run_alone(config).await);
             systemd::ready("waiting for kith init or kith join");
-            said = true;
         }
         // Cancel-safe: signals and a timer.
         tokio::select! {
@@ -293,7 +301,7 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        Self::spawn_device(&config, &engine, workloads.as_ref(), (&clock, &reports), &enrolment, &tasks);
+        workloads::attend(workloads.as_ref(), &config, &engine, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
@@ -328,35 +336,6 @@ impl Agent {
             Err(why) => tracing::error!(why, "what the fleet knows of its devices can not be read"),
         }
         Ok(engine)
-    }
-
-    fn spawn_device(
-        config: &Arc<Config>,
-        engine: &Engine,
-        workloads: Option<&Workloads>,
-        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
-        enrolment: &Enrolment,
-        tasks: &Tasks,
-    ) {
-        let Some(workloads) = workloads else { return tasks.spawn("show that the witness lives", live()) };
-        let hardware = hardware::Hardware::read(&config.data_dir);
-        let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
-        let node = reconciler::NodeContext { name: enrolment.name.clone(), ip, memory: hardware.memory };
-        let device = device::Device {
-            engine: engine.clone(),
-            runtime: Arc::new(workloads.runtime.clone()),
-            sandboxes: workloads.sandboxes.clone(),
-            unsheltered: shelter::Unsheltered::default(),
-            images: workloads.images.clone(),
-            reports: reports.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            node,
-            settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
-        };
-        tasks.spawn("look after the device", device.run());
-        tasks.spawn("attend to the pods' network", workloads.sandboxes.clone().attend());
-        tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
     }
 
     async fn until_end(&mut self, signals: &mut Signals) -> End {
@@ -414,23 +393,6 @@ fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
     former.map(|member| member.name.clone()).collect()
 }
 
-/// What a device needs to run containers.
-struct Workloads {
-    runtime: Shims,
-    sandboxes: Sandboxes,
-    images: Arc<ImageStore>,
-}
-
-impl Workloads {
-    async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
-        let runtime = Shims::new(shims(config)?)?;
-        runtime.sweep().await?;
-        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
-        let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, sandboxes, images })
-    }
-}
-
 /// How this device takes part in a fleet that has mirrors. Silence travels up the tree poll by poll,
 /// so several of them must fit into the time after which a device is lost.
 fn mirror_settings(config: &Config, enrolment: &Enrolment) -> MirrorSettings {
@@ -440,17 +402,4 @@ fn mirror_settings(config: &Config, enrolment: &Enrolment) -> MirrorSettings {
         poll: Some(poll_interval(config.profile).min(within)),
         contacts: enrolment.members.clone(),
     }
-}
-
-fn shims(config: &Config) -> Result<ShimsConfig, AgentError> {
-    Ok(ShimsConfig {
-        run_dir: config.run_dir.clone(),
-        scratch_dir: config.data_dir.join("scratch"),
-        log_dir: config.log_dir.clone(),
-        cgroup: config.cgroup.clone(),
-        log_max_bytes: config.log_max_bytes,
-        log_max_files: config.log_max_files,
-        memory_max: None,
-        exe: std::env::current_exe().map_err(file("find this program"))?,
-    })
 }

@@ -100,12 +100,12 @@ impl Rule {
     }
 
     /// Came in over the bridge, or not.
-    fn from_bridge(self) -> Self {
+    fn came_by_bridge(self) -> Self {
         self.meta(6).compare(true, &interface(BRIDGE))
     }
 
     /// Goes out over the bridge, or not.
-    fn to_bridge(self, yes: bool) -> Self {
+    fn leaves_by_bridge(self, yes: bool) -> Self {
         self.meta(7).compare(yes, &interface(BRIDGE))
     }
 
@@ -118,7 +118,7 @@ impl Rule {
     }
 
     /// The receiver is one of the device's own addresses.
-    fn to_device(self) -> Self {
+    fn for_device(self) -> Self {
         /// `RTN_LOCAL`.
         const LOCAL: u32 = 2;
         let data = Attributes::default().number(1, 1).number(2, 3).number(3, 2);
@@ -131,14 +131,14 @@ impl Rule {
         rule.mask(&bits.to_ne_bytes()).compare(false, &0u32.to_ne_bytes())
     }
 
-    fn is_answer(self) -> Self {
+    fn answering(self) -> Self {
         /// Established and related.
         const BITS: u32 = 2 | 4;
         self.connection(0, BITS)
     }
 
     /// Was sent to a port that leads to a pod.
-    fn is_published(self) -> Self {
+    fn by_published_port(self) -> Self {
         /// `IPS_DST_NAT`.
         const BIT: u32 = 1 << 5;
         self.connection(2, BIT)
@@ -200,26 +200,26 @@ impl Rules {
         let rule = Rule::default;
         let pods = (self.range.base(), self.range.mask());
         let mut forward = vec![
-            rule().from_bridge().verdict(ACCEPT, ""),
-            rule().to_bridge(true).is_answer().verdict(ACCEPT, ""),
-            rule().to_bridge(true).is_published().verdict(ACCEPT, ""),
-            rule().to_bridge(true).verdict(DROP, ""),
+            rule().came_by_bridge().verdict(ACCEPT, ""),
+            rule().leaves_by_bridge(true).answering().verdict(ACCEPT, ""),
+            rule().leaves_by_bridge(true).by_published_port().verdict(ACCEPT, ""),
+            rule().leaves_by_bridge(true).verdict(DROP, ""),
         ];
         if !self.forwards {
             // A device that routed nothing before is no router for strangers now.
             forward.push(rule().verdict(DROP, ""));
         }
         let guard = vec![
-            rule().from_bridge().address(RECEIVER, LOOPBACK, true).verdict(DROP, ""),
-            rule().from_bridge().address(SENDER, pods, false).verdict(DROP, ""),
+            rule().came_by_bridge().address(RECEIVER, LOOPBACK, true).verdict(DROP, ""),
+            rule().came_by_bridge().address(SENDER, pods, false).verdict(DROP, ""),
         ];
         let postrouting = vec![
-            rule().to_bridge(true).address(SENDER, LOOPBACK, true).masquerade(),
+            rule().leaves_by_bridge(true).address(SENDER, LOOPBACK, true).masquerade(),
             // From a pod by the device's address to a pod: the answer has to come the same way.
-            rule().address(SENDER, pods, true).address(RECEIVER, pods, true).is_published().masquerade(),
-            rule().address(SENDER, pods, true).to_bridge(false).masquerade(),
+            rule().address(SENDER, pods, true).address(RECEIVER, pods, true).by_published_port().masquerade(),
+            rule().address(SENDER, pods, true).leaves_by_bridge(false).masquerade(),
         ];
-        let lead = || vec![rule().to_device().verdict(JUMP, "ports")];
+        let lead = || vec![rule().for_device().verdict(JUMP, "ports")];
         vec![
             // First, as others jump to it.
             (("ports", None), self.ports.iter().map(Rule::published).collect()),

@@ -6,6 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::container::{ContainerRef, ObservedContainer, PodRef};
+use super::hooks::{HookKind, HookRun};
+use super::probes::Health;
+use super::roles;
 use super::sandbox::ObservedSandbox;
 use crate::resource::{ImageConfig, Timestamp};
 
@@ -105,13 +108,20 @@ pub struct Observed {
     /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
     /// restart of the agent only means that the container is asked once more.
     pub asked: BTreeMap<ContainerRef, Timestamp>,
+    /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
+    pub ending: BTreeMap<String, Timestamp>,
+    /// Hooks that were begun.
+    pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
+    /// What probes found so far; lost with a restart of the agent, and then the stored status stands.
+    pub health: BTreeMap<ContainerRef, Health>,
 }
 
 /// Namespaces and names of the config maps that a pod reads.
 pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let mut names = BTreeSet::new();
-    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+    for part in pod.spec.iter().flat_map(roles::parts) {
+        let container = part.container;
         let keys =
             container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
         names.extend(keys.map(|key| key.name.clone()));
@@ -123,7 +133,7 @@ pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
 
 /// Images that a pod is made of, as it names them.
 pub fn images_needed(pod: &Pod) -> BTreeSet<String> {
-    pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| container.image.clone()).collect()
+    pod.spec.iter().flat_map(roles::parts).filter_map(|part| part.container.image.clone()).collect()
 }
 
 /// The nouns' name of a pod; `None` while it has no name or uid.

@@ -73,7 +73,7 @@ struct Inner {
 
 impl Sandboxes {
     /// Finds the sandboxes of an earlier agent, and removes those that it had half made or half removed.
-    pub fn open(config: SandboxesConfig) -> Result<Self, NetworkError> {
+    pub fn open(config: &SandboxesConfig) -> Result<Self, NetworkError> {
         let folder = config.run_dir.join("pods");
         make_private(&folder).map_err(|error| failed(format!("create {}", folder.display()), &error))?;
         forget_last_boot(&folder)?;
@@ -93,7 +93,7 @@ impl Sandboxes {
     /// Brings the network of the pods that there are back to what it should be, for ever: a firewall
     /// that is loaded anew often begins by removing all rules, of whomever.
     pub async fn attend(self) {
-        let heard = netfilter::changes().and_then(|fd| register(fd));
+        let heard = netfilter::changes().and_then(register);
         let heard = match heard {
             Ok(heard) => heard,
             Err(error) => {
@@ -188,7 +188,7 @@ impl Inner {
         }
         make_private(folder).map_err(|error| failed(format!("create {}", folder.display()), &error))?;
         record.write(folder).map_err(|error| failed("write sandbox.json", &error))?;
-        let note = self.write_names(&record, folder).map_err(|error| failed("write the names", &error))?;
+        let note = Self::write_names(&record, folder).map_err(|error| failed("write the names", &error))?;
         if !record.spec.host_ipc {
             namespaces::mount_shared_memory(folder)?;
         }
@@ -347,7 +347,7 @@ impl Inner {
     }
 
     /// Writes `hosts` and `resolv.conf`; returns what the pod will miss.
-    fn write_names(&self, record: &Record, folder: &Path) -> io::Result<String> {
+    fn write_names(record: &Record, folder: &Path) -> io::Result<String> {
         let device = fs::read_to_string("/etc/hosts").unwrap_or_default();
         let hosts = names::hosts(&record.spec, record.address.map(IpAddr::V4), &device);
         fs::write(folder.join("hosts"), hosts)?;

@@ -47,7 +47,7 @@ fn a_sandbox_is_made_found_again_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().canonicalize().unwrap();
     on_a_device(move || {
-        let first = Sandboxes::open(config(&run_dir)).unwrap();
+        let first = Sandboxes::open(&config(&run_dir)).unwrap();
         assert_eq!(leftovers(&run_dir), (0, 0), "nothing is made before it is needed");
         first.0.make(spec("a", 8080)).unwrap();
         first.0.make(spec("a", 8080)).unwrap();
@@ -61,7 +61,7 @@ fn a_sandbox_is_made_found_again_and_removed() {
         assert_eq!(leftovers(&run_dir), (4, 1));
         let inode = fs::metadata(ready.folder.join("net")).unwrap().ino();
         drop(first);
-        let second = Sandboxes::open(config(&run_dir)).unwrap();
+        let second = Sandboxes::open(&config(&run_dir)).unwrap();
         assert_eq!(second.list(), before);
         assert_eq!(fs::metadata(ready.folder.join("net")).unwrap().ino(), inode);
         second.0.make(spec("b", 8081)).unwrap();
@@ -85,7 +85,7 @@ fn an_agent_killed_at_any_step_leaves_nothing_that_the_next_does_not_remove() {
     let run_dir = dir.path().canonicalize().unwrap();
     on_a_device(move || {
         for last in 0..=6 {
-            let killed = Sandboxes::open(config(&run_dir)).unwrap();
+            let killed = Sandboxes::open(&config(&run_dir)).unwrap();
             let inner = &killed.0;
             let mtu = inner.network.ensure().unwrap();
             let folder = inner.folder.join("a");
@@ -116,7 +116,7 @@ fn an_agent_killed_at_any_step_leaves_nothing_that_the_next_does_not_remove() {
                 record.write(&folder).unwrap();
             }
             drop(killed);
-            let next = Sandboxes::open(config(&run_dir)).unwrap();
+            let next = Sandboxes::open(&config(&run_dir)).unwrap();
             assert_eq!(next.list(), [], "after step {last}");
             assert_eq!(leftovers(&run_dir), (0, 0), "after step {last}");
             assert_eq!(rules::count().unwrap(), next.0.network.rules(Vec::new()).count(), "after step {last}");
@@ -132,7 +132,7 @@ fn what_can_not_be_made_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().canonicalize().unwrap();
     on_a_device(move || {
-        let sandboxes = Sandboxes::open(config(&run_dir)).unwrap();
+        let sandboxes = Sandboxes::open(&config(&run_dir)).unwrap();
         let wrong = SandboxSpec { sysctls: vec![("net.nowhere".into(), "1".into())], ..spec("a", 8080) };
         let error = sandboxes.0.make(wrong).unwrap_err().to_string();
         assert!(error.contains("net.nowhere"), "{error}");
@@ -158,7 +158,7 @@ fn rules_come_back_and_a_network_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().canonicalize().unwrap();
     on_a_device(move || {
-        let sandboxes = Sandboxes::open(config(&run_dir)).unwrap();
+        let sandboxes = Sandboxes::open(&config(&run_dir)).unwrap();
         sandboxes.0.make(spec("a", 8080)).unwrap();
         let whole = rules::count().unwrap();
         assert!(rules::remove().unwrap());
@@ -166,7 +166,7 @@ fn rules_come_back_and_a_network_in_the_way_is_named() {
         assert_eq!(rules::count().unwrap(), whole);
         let moved = SandboxesConfig { range: "10.42.9.0/29".parse().unwrap(), ..config(&run_dir) };
         drop(sandboxes);
-        let sandboxes = Sandboxes::open(moved).unwrap();
+        let sandboxes = Sandboxes::open(&moved).unwrap();
         assert_eq!(sandboxes.0.network.range, config(&run_dir).range, "pods keep the range that they are in");
         remove_everything(&config(&run_dir)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -175,7 +175,7 @@ fn rules_come_back_and_a_network_in_the_way_is_named() {
             links.add_bridge("lan0").await.unwrap();
             links.add_address("lan0", "10.42.1.5".parse().unwrap(), 24).await.unwrap();
         });
-        let other = Sandboxes::open(config(&run_dir)).unwrap();
+        let other = Sandboxes::open(&config(&run_dir)).unwrap();
         let error = other.0.make(spec("a", 8080)).unwrap_err().to_string();
         assert!(error.contains("10.42.1.0/29 overlaps with 10.42.1.5/24 of lan0: set another pod_network"), "{error}");
     });
