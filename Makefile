@@ -40,7 +40,7 @@ check: tools-build
 	cargo clippy --locked --features seeded-bugs --lib --test simulation -- -D warnings
 
 bench: build tools-bench
-	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench fleet --bench scale
+	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench sandbox --bench fleet --bench scale
 
 # Every decoder of bytes from outside: FUZZ_SECONDS=60 for each, two at once.
 fuzz: tools-build

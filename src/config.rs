@@ -1,12 +1,16 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod range;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use range::Range;
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -33,6 +37,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Cgroup under which containers live, from the root of each hierarchy.
     pub cgroup: String,
+    /// Addresses of pods. Each device takes the part that follows from its member id: a /24.
+    pub pod_network: Range,
     /// Timing of heartbeats and elections.
     pub profile: Profile,
     /// Devices beside the voters that follow the leader closely and can vote at once; in a larger
@@ -79,6 +85,7 @@ impl Default for Config {
             advertise: Vec::new(),
             labels: BTreeMap::new(),
             cgroup: "/kith".into(),
+            pod_network: Range::DEFAULT,
             profile: Profile::Lan,
             standbys: 16,
             lost_after_seconds: 10,

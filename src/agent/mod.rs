@@ -5,6 +5,7 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+pub(crate) mod cleanup;
 pub mod clock;
 mod control;
 mod device;
@@ -27,6 +28,7 @@ mod reports;
 mod roll;
 mod serve;
 mod shelter;
+mod signals;
 mod statics;
 pub(crate) mod status;
 mod steer;
@@ -38,7 +40,6 @@ mod workloads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
@@ -47,7 +48,6 @@ use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::network::NetworkError;
-use crate::planner;
 use crate::runtime::{Runtime, RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
@@ -56,6 +56,7 @@ use authority::Signer;
 use clock::Clock;
 use control::Control;
 use reports::Reports;
+use signals::Signals;
 use tasks::Tasks;
 use workloads::Workloads;
 
@@ -193,53 +194,6 @@ fn start_again() -> AgentError {
     file("start the agent again")(command.args(arguments).exec())
 }
 
-/// The signals that end the agent.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    /// The settings that this agent runs with.
-    config: Config,
-    /// The settings as they are now.
-    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
-}
-
-impl Signals {
-    fn new(config: Config, read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>) -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            config,
-            read,
-        })
-    }
-
-    /// How the agent is to end: stopped, or begun again because `SIGHUP` found other settings that are good.
-    async fn any(&mut self) -> End {
-        loop {
-            // Cancel-safe: a signal that is not taken stays.
-            tokio::select! {
-                _ = self.terminate.recv() => return End::Stopped,
-                _ = self.interrupt.recv() => return End::Stopped,
-                _ = self.hangup.recv() => {}
-            }
-            match (self.read)() {
-                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
-                Ok(_) => {
-                    tracing::info!("the settings changed: the agent begins again with them");
-                    systemd::reloading();
-                    return End::Again;
-                }
-                Err(error) => {
-                    let error = crate::resource::chain(&error);
-                    tracing::error!(error, "the new settings can not be used, and the agent goes on with the old ones");
-                }
-            }
-        }
-    }
-}
-
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
 async fn wait_for_enrolment(config: &Config, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
     let mut alone = None;
@@ -280,7 +234,8 @@ impl Agent {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
-        let workloads = if witness { None } else { Some(Workloads::open(&config).await?) };
+        let range = shelter::range(&config, enrolment.member_id);
+        let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
             Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
@@ -293,8 +248,7 @@ impl Agent {
         let reports = Arc::new(Reports::default());
         peers::attend(&engine, &signer, &reports);
         let (ends, ending) = mpsc::channel(1);
-        let lost_after = Duration::from_secs(config.lost_after_seconds);
-        let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
+        let settings = leader::settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),

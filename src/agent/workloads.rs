@@ -7,7 +7,7 @@ use super::clock::Clock;
 use super::reports::Reports;
 use super::tasks::Tasks;
 use super::{AgentError, device, file, hardware, keeper, live, prober, shelter, steer};
-use crate::config::Config;
+use crate::config::{Config, Range};
 use crate::consensus::Engine;
 use crate::identity::Enrolment;
 use crate::images::ImageStore;
@@ -43,11 +43,11 @@ pub(super) struct Workloads {
 }
 
 impl Workloads {
-    pub(super) async fn open(config: &Config) -> Result<Self, AgentError> {
+    pub(super) async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
         kill_point::arm(&config.run_dir);
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
-        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
+        let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         Ok(Self { runtime, sandboxes, images })
     }
@@ -62,7 +62,8 @@ impl Workloads {
         let host = hardware::host_name();
         let host = host.split('.').next().unwrap_or_default();
         let name = if config.name.is_empty() { host.to_owned() } else { config.name.clone() };
-        let begun = match Self::open(config).await {
+        // A device that is in no fleet has the part that no member has.
+        let begun = match Self::open(config, config.pod_network.of_device(0)).await {
             Ok(workloads) => {
                 let (clock, reports) = (Arc::new(Clock::default()), Arc::new(Reports::default()));
                 workloads.spawn(config, None, &name, (&clock, &reports), &tasks)
@@ -102,6 +103,7 @@ impl Workloads {
             node,
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
+        tasks.spawn("attend to the pods' network", self.sandboxes.clone().attend());
         tasks.spawn("probe", probing.run());
         tasks.spawn("look after the device", device.run(probes));
         Ok(())

@@ -95,6 +95,11 @@ impl Hierarchies {
         fs::write(folder.join(file), bytes.to_string())
     }
 
+    /// Whether there is such a cgroup.
+    pub(super) fn exists(&self, cgroup: &str) -> bool {
+        self.roots.iter().any(|root| inside(root, cgroup).exists())
+    }
+
     /// The names of the cgroups right below one.
     pub(super) fn children(&self, cgroup: &str) -> BTreeSet<String> {
         let folders = self.roots.iter().map(|root| inside(root, cgroup));

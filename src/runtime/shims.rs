@@ -156,13 +156,12 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        let resolv_conf = match &spec.sandbox {
-            Some(sandbox) => sandbox.join("resolv.conf"),
-            None => {
-                let own = self.0.config.run_dir.join("resolv.conf");
-                settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
-                own
-            }
+        let resolv_conf = if let Some(sandbox) = &spec.sandbox {
+            sandbox.join("resolv.conf")
+        } else {
+            let own = self.0.config.run_dir.join("resolv.conf");
+            settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
+            own
         };
         let config = &self.0.config;
         let scratch = config.scratch_dir.join(&id);

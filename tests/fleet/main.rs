@@ -18,6 +18,7 @@ mod limits;
 mod links;
 mod membership;
 mod mirrors;
+mod network;
 mod pods;
 mod reads;
 mod streams;

@@ -19,7 +19,6 @@ const NO_VOLUMES: &str = "volumes are not supported in this release, and the pro
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
 const NO_PRIORITY: &str = "no pod is preferred over another in this release";
-const NO_NAMES: &str = "names are resolved as on the device in this release";
 const STRICTER: &str = "this confinement can not be applied in this release, and running without it would be unsafe";
 
 pub(super) static SPEC: [Field; 42] = [
@@ -28,20 +27,15 @@ pub(super) static SPEC: [Field; 42] = [
     ok("terminationGracePeriodSeconds", Form::Integer),
     ok("nodeSelector", Form::TextMap),
     ok("nodeName", Form::Text),
-    refuse_unless(
-        "hostNetwork",
-        Form::Boolean,
-        &["true"],
-        "pods need hostNetwork: true in this release; a pod network of their own comes later",
-    ),
+    ok("hostNetwork", Form::Boolean),
     ok("hostname", Form::Text),
     ok("securityContext", Form::Object(&POD_SECURITY)),
-    warn_unless(
-        "dnsPolicy",
-        Form::Text,
-        &["ClusterFirst", "Default"],
-        "a pod resolves names as its device does in this release",
-    ),
+    ok("dnsPolicy", Form::Text),
+    ok("dnsConfig", Form::Object(&DNS_CONFIG)),
+    ok("hostAliases", Form::Objects(&HOST_ALIAS)),
+    ok("subdomain", Form::Text),
+    ok("setHostnameAsFQDN", Form::Boolean),
+    ok("hostIPC", Form::Boolean),
     warn_unless("enableServiceLinks", Form::Boolean, &["true", "false"], "there are no services in this release"),
     warn_unless(
         "serviceAccountName",
@@ -69,11 +63,7 @@ pub(super) static SPEC: [Field; 42] = [
     warn("priority", NO_PRIORITY),
     warn("preemptionPolicy", NO_PRIORITY),
     warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
-    warn("hostAliases", NO_NAMES),
-    warn("dnsConfig", NO_NAMES),
-    warn("subdomain", NO_NAMES),
-    warn("setHostnameAsFQDN", NO_NAMES),
-    warn("hostnameOverride", NO_NAMES),
+    warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
     ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
@@ -81,7 +71,6 @@ pub(super) static SPEC: [Field; 42] = [
     ok("initContainers", Form::Objects(&CONTAINER)),
     ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
     refuse("hostPID", "the device's processes are never shown to a pod"),
-    refuse("hostIPC", "the device's shared memory is never shown to a pod"),
     refuse("shareProcessNamespace", "containers of a pod do not see each other's processes in this release"),
     refuse_unless("hostUsers", Form::Boolean, &["true"], STRICTER),
     refuse("runtimeClassName", STRICTER),
@@ -91,6 +80,13 @@ pub(super) static SPEC: [Field; 42] = [
     refuse("resources", "limits are set for each container in this release, not for the pod"),
     refuse("workloadRef", "pods are placed one by one in this release"),
 ];
+
+pub(super) static DNS_CONFIG: [Field; 3] =
+    [ok("nameservers", Form::Texts), ok("searches", Form::Texts), ok("options", Form::Objects(&DNS_OPTION))];
+
+pub(super) static DNS_OPTION: [Field; 2] = [ok("name", Form::Text), ok("value", Form::Text)];
+
+pub(super) static HOST_ALIAS: [Field; 2] = [ok("ip", Form::Text), ok("hostnames", Form::Texts)];
 
 pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),
@@ -194,7 +190,7 @@ pub(super) static PORT: [Field; 5] = [
     ok("containerPort", Form::Integer),
     ok("hostPort", Form::Integer),
     refuse_unless("protocol", Form::Text, &["TCP", "UDP"], "only TCP and UDP ports are served"),
-    warn_unless("hostIP", Form::Text, &["0.0.0.0", "::"], "the program itself chooses the addresses it listens on"),
+    ok("hostIP", Form::Text),
 ];
 
 pub(super) static RESOURCES: [Field; 3] = [

@@ -2,8 +2,8 @@
 
 use super::lifecycle;
 use super::pod::{
-    CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT,
-    RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
+    CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS, KEY_REF,
+    MAP_REF, OS, POD, POD_SECURITY, PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -72,7 +72,7 @@ pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
     MESSAGES.iter().chain(&lifecycle::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 43] = [
+static MESSAGES: [Message; 46] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -230,6 +230,9 @@ static MESSAGES: [Message; 43] = [
         ],
     ),
     message(&CAPABILITIES, &[(1, "add"), (2, "drop")]),
+    message(&DNS_CONFIG, &[(1, "nameservers"), (2, "searches"), (3, "options")]),
+    message(&DNS_OPTION, &[(1, "name"), (2, "value")]),
+    message(&HOST_ALIAS, &[(1, "ip"), (2, "hostnames")]),
 ];
 
 const POD_SPEC: &[(u32, &str)] = &[

@@ -2,6 +2,7 @@
 //! belong together. Messages follow Kubernetes. It never changes the object.
 
 mod lifecycle;
+mod network;
 mod pod;
 mod update;
 mod workload;
