@@ -5,6 +5,7 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+mod clearing;
 pub mod clock;
 mod control;
 mod device;
@@ -21,6 +22,7 @@ mod manifests;
 pub mod node;
 mod peers;
 mod prober;
+mod pulls;
 mod recovery;
 mod rehearse;
 mod reports;

@@ -19,5 +19,6 @@ mod links;
 mod membership;
 mod mirrors;
 mod pods;
+mod pulls;
 mod reads;
 mod torture;
