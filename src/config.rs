@@ -2,6 +2,7 @@
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
 mod range;
+mod registries;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use range::Range;
+pub use registries::{ImagesConfig, RegistryConfig};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -59,6 +61,10 @@ pub struct Config {
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
     pub reserved_cpu: u64,
+    /// Pulling images and clearing them away.
+    pub images: ImagesConfig,
+    /// How registries are reached, by `HOST[:PORT]`.
+    pub registries: BTreeMap<String, RegistryConfig>,
 }
 
 /// Timing profiles.
@@ -95,6 +101,8 @@ impl Default for Config {
             manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
+            images: ImagesConfig::default(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -225,6 +233,10 @@ impl Config {
         }
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
+        }
+        self.images.mistakes(&mut found);
+        for (name, registry) in &self.registries {
+            registry.mistakes(name, &mut found);
         }
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())

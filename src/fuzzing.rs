@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     target("layer", images::fuzz::layer),
     target("manifest", manifest),
     target("message", messages),
+    target("registry", images::fuzz::registry),
     target("request", request),
     target("spdy", api::fuzz::spdy),
     target("snapshot", storage::fuzz::snapshot),
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     target("transaction", store::fuzz::transaction),
     target("wal", storage::fuzz::wal),
     target("words", words),
+    target("zstd", images::fuzz::zstd),
 ];
 
 /// The target of a name.
@@ -132,6 +134,7 @@ fn decided(object: &Value) {
             node: NodeContext { name: "d1".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             pods: vec![TargetPod { pod: pod.clone(), revision: 1 }],
             images,
+            pulls: BTreeMap::new(),
             configmaps: BTreeMap::new(),
             settings: reconciler::Settings::default(),
         };

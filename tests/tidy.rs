@@ -21,7 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("identity", &["resource", "store"]),
     ("transport", &["resource", "store", "identity", "config"]),
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
-    ("images", &["resource", "reconciler"]),
+    ("images", &["resource", "reconciler", "config"]),
     ("runtime", &["resource", "reconciler", "kill_point"]),
     // Executes what the reconciler names, and runs programs in containers.
     ("probing", &["resource", "reconciler", "runtime"]),

@@ -10,17 +10,19 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
+use super::clearing::Clearing;
 use super::clock::Clock;
 use super::hooking::Hooks;
 use super::manifests::Manifests;
 use super::prober::{Probes, Wanted};
+use super::pulls::Pulls;
 use super::reports::{Report, Reports};
 use super::shelter::Unsheltered;
 use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::images::{ImageError, ImageName, ImageStore, Limits, NamesVersion, Puller};
 use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
@@ -56,6 +58,8 @@ pub(crate) struct Device {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) puller: Arc<Puller>,
+    pub(crate) image_limits: Limits,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -99,6 +103,8 @@ impl Device {
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
         let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name));
         let hooks = Hooks::new(self.asker.clone(), self.tasks.clone());
+        let mut pulls = Pulls::new(self.puller.clone(), self.reports.clone(), self.tasks.clone());
+        let mut clearing = Clearing::new(self.images.clone(), self.image_limits, self.tasks.clone());
         let mut memory = Memory::new(statics, hooks, probes);
         // Without a fleet nothing moves its revision.
         let (_still, standing) = tokio::sync::watch::channel(0);
@@ -108,14 +114,14 @@ impl Device {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
             systemd::alive();
-            let pause = match self.round(&mut memory, &prepared).await {
+            let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error, "this device can not look after its pods");
                     PAUSE
                 }
             };
-            // Cancel-safe: watches, a channel and a timer.
+            // Cancel-safe: watches, channels and a timer.
             tokio::select! {
                 () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
                 changed = changes.changed() => if changed.is_err() { return },
@@ -125,6 +131,10 @@ impl Device {
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
+                }
+                Some(ended) = pulls.next() => {
+                    // Whoever waits for its name to change need not any more.
+                    memory.looking.remove(&pulls.ended(ended, self.clock.now()));
                 }
                 () = tokio::time::sleep(pause) => {}
             }
@@ -176,6 +186,8 @@ impl Device {
     async fn round(
         &self,
         memory: &mut Memory,
+        pulls: &mut Pulls,
+        clearing: &mut Clearing,
         prepared: &mpsc::Sender<(String, Prepared)>,
     ) -> Result<Duration, String> {
         let containers = self.runtime.list().await.map_err(|error| error.to_string())?;
@@ -183,7 +195,13 @@ impl Device {
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
         let now = self.clock.now();
-        let target = self.target(memory, &containers, now)?;
+        let mut target = self.target(memory, &containers, now)?;
+        let pods = target.pods.iter().filter(|pod| pod.pod.metadata.deletion_timestamp.is_none());
+        let pods = pods.filter_map(|pod| pod.pod.metadata.uid.clone()).collect();
+        let started = containers.iter().map(|container| container.reference.clone()).collect();
+        pulls.retain(&pods, &started);
+        target.pulls = pulls.states();
+        clearing.attend(&target.pods, now);
         let observed = Observed {
             sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
@@ -204,7 +222,7 @@ impl Device {
             match state {
                 ImageState::Absent => self.prepare(name, memory, prepared, Some((names, RESYNC))),
                 ImageState::Failed(_) => self.prepare(name, memory, prepared, Some((names, TRY_AGAIN))),
-                ImageState::Ready { .. } | ImageState::Preparing => {}
+                ImageState::Ready { .. } | ImageState::Preparing | ImageState::Invalid(_) => {}
             }
         }
         let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
@@ -214,6 +232,10 @@ impl Device {
                 Action::PrepareImage { image } => {
                     memory.images.insert(image.clone(), Prepared::preparing(names));
                     self.prepare(&image, memory, prepared, None);
+                }
+                Action::PullImage(pull) => {
+                    // Secrets are no kind of this fleet yet: none is found.
+                    pulls.begin(*pull, |_namespace, _name| None);
                 }
                 Action::Hook(hook) => memory.hooks.begin(*hook, now),
                 Action::Report { pod, revision, object } => {
@@ -274,7 +296,14 @@ impl Device {
                 configmaps.insert((namespace, name), found);
             }
         }
-        Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
+        Ok(Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pulls: BTreeMap::new(),
+            pods,
+            configmaps,
+            settings: self.settings,
+        })
     }
 
     /// The pods that the fleet has bound to this device.
@@ -359,9 +388,11 @@ impl Device {
                     (Ok(()), None)
                 }
                 // The loop itself has done these.
-                Action::PrepareImage { .. } | Action::Hook(_) | Action::Report { .. } | Action::DeletePod { .. } => {
-                    (Ok(()), None)
-                }
+                Action::PrepareImage { .. }
+                | Action::PullImage(_)
+                | Action::Hook(_)
+                | Action::Report { .. }
+                | Action::DeletePod { .. } => (Ok(()), None),
             };
             next_look = next_look.min(look.unwrap_or(RESYNC));
             if let Err(error) = done {
@@ -416,6 +447,9 @@ impl Prepared {
         });
         match found {
             Ok((state, layers)) => Self { state, layers, names },
+            Err(error @ ImageError::Name { .. }) => {
+                Self { state: ImageState::Invalid(error.to_string()), layers: Vec::new(), names }
+            }
             Err(error) => Self::failed(error.to_string(), names),
         }
     }
@@ -430,7 +464,7 @@ fn pod_uid(action: &Action) -> String {
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. } | Action::DeletePod { pod, .. } | Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
-        Action::PrepareImage { .. } => String::new(),
+        Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }
 }
 

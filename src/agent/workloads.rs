@@ -10,7 +10,7 @@ use super::{AgentError, device, file, hardware, keeper, live, prober, shelter, s
 use crate::config::{Config, Range};
 use crate::consensus::Engine;
 use crate::identity::Enrolment;
-use crate::images::ImageStore;
+use crate::images::{ImageStore, Puller};
 use crate::kill_point;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::probing::Asker;
@@ -76,6 +76,13 @@ impl Workloads {
         tasks
     }
 
+    /// What brings images from registries, as agent.toml says.
+    fn puller(&self, config: &Config, clock: &Arc<Clock>) -> Arc<Puller> {
+        let clock = clock.clone();
+        let wall = Arc::new(move || clock.now());
+        Arc::new(Puller::new((*self.images).clone(), config.registries.clone(), &config.images, wall))
+    }
+
     fn spawn(
         &self,
         config: &Config,
@@ -97,6 +104,8 @@ impl Workloads {
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
+            puller: self.puller(config, clock),
+            image_limits: (&config.images).into(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),

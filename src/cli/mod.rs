@@ -130,7 +130,7 @@ enum Command {
     PortForward(port_forward::PortForwardArgs),
     /// What the fleet would do, and why, without doing it
     Plan(plan::PlanArgs),
-    /// Import, load, save, list and remove images on this device
+    /// Pull, push, import, load, save, list and remove images on this device
     #[command(subcommand)]
     Image(image::ImageCommand),
     /// Print a file with which kubectl reaches this fleet

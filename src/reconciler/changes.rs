@@ -15,8 +15,11 @@ impl Case<'_> {
             let mut tell = |warning, reason, text: String| events.push(self.event(Some(name), warning, reason, text));
             if let Some(reason) = waiting_reason(new).filter(|_| !known(waiting_reason)) {
                 match reason.as_str() {
-                    // The hook's own event has told.
-                    "ContainerCreating" | "PodInitializing" | "PostStartHookError" => {}
+                    // The hook's own event has told, and so has the pull's.
+                    "ContainerCreating" | "PodInitializing" | "PostStartHookError" | "ErrImagePull" => {}
+                    "ImagePullBackOff" => {
+                        tell(false, "BackOff", format!("Back-off pulling image {:?}", new.image));
+                    }
                     "CrashLoopBackOff" => {
                         let text =
                             format!("Back-off restarting failed container {name} in pod {}", self.reference.name);

@@ -22,6 +22,7 @@ mod lifecycle;
 mod mirror;
 mod prober;
 mod probes;
+mod pulling;
 mod restart;
 mod roles;
 pub mod sandbox;
@@ -31,6 +32,7 @@ mod standing;
 mod status;
 mod target;
 mod termination;
+mod workload;
 
 #[cfg(test)]
 mod tests;
@@ -49,8 +51,13 @@ pub use hooks::{Hook, HookKind, HookRun};
 pub use mirror::{mirror_of, mirrored, shows, static_pod};
 pub use prober::{Finished, Outcome, Prober};
 pub use probes::{Health, ProbeKind, ProbeOrder};
+pub use pulling::{PullImage, pull_secrets};
 pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
-pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
+pub use target::{
+    ImageState, NodeContext, Observed, PullFailure, PullState, Settings, Target, TargetPod, configmaps_needed,
+    images_needed,
+};
+pub use workload::{ran_well, workload_of};
 
 /// Who writes the reconciler's events.
 pub(crate) const COMPONENT: &str = "kith-reconciler";
@@ -76,6 +83,8 @@ pub enum Action {
         /// As the pod names it.
         image: String,
     },
+    /// Bring an image from its registry; how far it is comes with the next targets.
+    PullImage(Box<PullImage>),
     /// Make what the containers of a pod share, before the first of them.
     MakeSandbox {
         /// What it is to be.

@@ -21,6 +21,8 @@ pub struct Target {
     pub pods: Vec<TargetPod>,
     /// By image as the pods name it; a missing one has not been looked at yet.
     pub images: BTreeMap<String, ImageState>,
+    /// By the start that waits for it; a missing one has not been begun.
+    pub pulls: BTreeMap<ContainerRef, PullState>,
     /// By namespace and name; what is missing does not exist.
     pub configmaps: BTreeMap<(String, String), ConfigMap>,
     /// Settings of this device.
@@ -63,6 +65,34 @@ pub enum ImageState {
     Absent,
     /// It is here, but can not be used.
     Failed(String),
+    /// The name is no image name: why.
+    Invalid(String),
+}
+
+/// How far the pull for one start has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullState {
+    /// Under way, or waiting its turn.
+    Pulling,
+    /// The registry was asked, and what it has is on this device.
+    Done,
+    /// The last try failed.
+    Failed(PullFailure),
+}
+
+/// A pull that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullFailure {
+    /// Which host, what it said, what to do.
+    pub message: String,
+    /// Nothing was learned about the image: its registry was not reached.
+    pub unreachable: bool,
+    /// Tries that failed in a row.
+    pub attempts: u32,
+    /// When the last one did.
+    pub at: Timestamp,
+    /// Chance, in thousandths: it makes the wait longer.
+    pub jitter: u16,
 }
 
 /// Settings of one device.

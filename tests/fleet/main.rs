@@ -20,6 +20,7 @@ mod membership;
 mod mirrors;
 mod network;
 mod pods;
+mod pulls;
 mod reads;
 mod streams;
 mod torture;

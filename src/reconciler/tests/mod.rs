@@ -2,6 +2,7 @@ mod deciding;
 mod hooks;
 mod life;
 mod properties;
+mod pulls;
 mod sandboxes;
 mod sequences;
 mod specs;
@@ -161,6 +162,7 @@ fn shelter(address: Option<std::net::IpAddr>) -> ObservedSandbox {
 fn word(action: &Action) -> String {
     match action {
         Action::PrepareImage { image } => format!("prepare {image}"),
+        Action::PullImage(pull) => format!("pull {} for {}", pull.image, pull.reference.id()),
         Action::MakeSandbox { spec, .. } => format!("shelter {}", spec.pod.name),
         Action::RemoveSandbox(pod) => format!("unshelter {}", pod.name),
         Action::Start(spec) => format!("start {}", spec.reference.id()),

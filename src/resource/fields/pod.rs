@@ -129,12 +129,7 @@ pub(super) static SECCOMP: [Field; 2] = [
 pub(super) static CONTAINER: [Field; 25] = [
     ok("name", Form::Text),
     ok("image", Form::Text),
-    warn_unless(
-        "imagePullPolicy",
-        Form::Text,
-        &["IfNotPresent", "Never"],
-        "images are imported on the device in this release, not pulled: a pod waits until its image is there",
-    ),
+    ok("imagePullPolicy", Form::Text),
     ok("command", Form::Texts),
     ok("args", Form::Texts),
     ok("env", Form::Objects(&ENV)),
