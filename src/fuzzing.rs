@@ -129,8 +129,7 @@ fn decided(object: &Value) {
             node: NodeContext { name: "d1".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             pods: vec![TargetPod { pod: pod.clone(), revision: 1 }],
             images,
-            configmaps: BTreeMap::new(),
-            settings: reconciler::Settings::default(),
+            ..reconciler::Target::default()
         };
         let _ = reconciler::diff(&target, &Observed::default(), NOW);
     }

@@ -22,7 +22,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport", &["resource", "store", "identity", "config"]),
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
     ("images", &["resource", "reconciler"]),
-    ("runtime", &["resource", "reconciler"]),
+    ("volumes", &["resource", "reconciler"]),
+    // A sub path is opened as the room of volumes opens paths: beneath, whatever a program left there.
+    ("runtime", &["resource", "reconciler", "volumes"]),
     ("network", &["config"]),
     ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
     ("config", &[]),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,16 +11,20 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::provisions;
 use super::reports::{Report, Reports};
+use super::secrets::Secrets;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
 use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
 use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
+    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed,
 };
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
+use crate::store::Key;
+use crate::volumes::Volumes;
 
 /// The longest time between two looks, whatever is signalled.
 const RESYNC: Duration = Duration::from_mins(1);
@@ -45,6 +49,10 @@ pub(crate) struct Device {
     pub(crate) engine: Engine,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) volumes: Arc<Volumes>,
+    pub(crate) secrets: Arc<Secrets>,
+    /// Why volumes of pods could not be made, by uid.
+    pub(crate) volume_failures: Mutex<BTreeMap<String, String>>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -59,8 +67,8 @@ struct Memory {
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
-    /// Namespaces and names of the config maps that this device's pods read, there or not.
-    configmaps: BTreeSet<(String, String)>,
+    /// Config maps, secrets and claims that this device's pods refer to, there or not.
+    read: BTreeSet<Key>,
 }
 
 /// An image by its name on this device.
@@ -81,9 +89,11 @@ impl Device {
         let mut memory = Memory::default();
         let mut revisions = self.engine.revision();
         let mut changes = self.runtime.changed();
+        let mut secrets = self.secrets.changed();
         loop {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            secrets.borrow_and_update();
             let pause = match self.round(&mut memory, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -93,8 +103,9 @@ impl Device {
             };
             // Cancel-safe: watches, a channel and a timer.
             tokio::select! {
-                () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
+                () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = secrets.changed() => if changed.is_err() { return },
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
@@ -115,12 +126,12 @@ impl Device {
         }
     }
 
-    /// Waits for a revision that changed a pod of this device or a config map that its pods read.
+    /// Waits for a revision that changed a pod of this device or something that its pods refer to.
     async fn concerning(
         &self,
         mut seen: u64,
         revisions: &mut tokio::sync::watch::Receiver<u64>,
-        read: &BTreeSet<(String, String)>,
+        read: &BTreeSet<Key>,
     ) {
         loop {
             if revisions.changed().await.is_err() {
@@ -129,9 +140,8 @@ impl Device {
             let now = *revisions.borrow();
             let Ok(events) = self.engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
-                "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
-                _ => false,
+                _ => read.contains(&event.key),
             });
             if concerns {
                 return;
@@ -150,9 +160,14 @@ impl Device {
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
-        let observed = Observed { containers, asked: memory.asked.clone() };
+        let observed = Observed {
+            containers,
+            asked: memory.asked.clone(),
+            volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
+            volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
         let target = self.target(memory)?;
-        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
+        memory.read = provisions::read_by(&target.pods);
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
         for (name, state) in &target.images {
@@ -206,15 +221,15 @@ impl Device {
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut configmaps = BTreeMap::new();
-        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
-            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
-            let document = self.engine.get(&key).map_err(|error| error.to_string())?;
-            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
-                configmaps.insert((namespace, name), found);
-            }
-        }
-        Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
+        let mut target = Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pods,
+            settings: self.settings,
+            ..Target::default()
+        };
+        self.provide(&mut target)?;
+        Ok(target)
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
@@ -260,6 +275,14 @@ impl Device {
                     let done = self.runtime.remove(&reference).await;
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
+                }
+                Action::MakeVolumes { pod, volumes } => {
+                    let look = if self.make_volumes(pod, volumes).await { Duration::ZERO } else { TRY_AGAIN };
+                    (Ok(()), Some(look))
+                }
+                Action::RemoveVolumes { uid } => {
+                    let look = if self.remove_volumes(uid).await { Duration::ZERO } else { PAUSE };
+                    (Ok(()), Some(look))
                 }
                 Action::Report { pod, revision, object } => {
                     self.reports.report(pod, Report::Status { revision, object });
@@ -324,6 +347,8 @@ fn pod_uid(action: &Action) -> String {
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
+        Action::MakeVolumes { pod, .. } => pod.uid.clone(),
+        Action::RemoveVolumes { uid } => uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
         Action::PrepareImage { .. } => String::new(),
     }

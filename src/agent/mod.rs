@@ -14,14 +14,17 @@ pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
 mod keeper;
+mod keyring;
 mod leader;
 mod lock;
 pub mod node;
 mod peers;
+mod provisions;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
+mod secrets;
 mod serve;
 pub(crate) mod status;
 mod steer;
@@ -45,12 +48,15 @@ use crate::planner;
 use crate::reconciler;
 use crate::runtime::{RuntimeError, Shims, ShimsConfig};
 use crate::transport::{BindError, Transport, TransportConfig};
+use crate::volumes::Volumes;
 use admission::PeerService;
 pub(crate) use authority::SEAL;
 use authority::Signer;
 use clock::Clock;
 use control::Control;
+use keyring::Keyring;
 use reports::Reports;
+use secrets::Secrets;
 use tasks::Tasks;
 
 /// How often an agent without a fleet looks whether its device was enrolled.
@@ -241,8 +247,9 @@ impl Agent {
         let presence = Presence { stamp: Stamp { epoch: enrolment.epoch, run: begun.run }, verdict };
         let engine = Self::engine(&config, &enrolment, &transport, &clock, presence).await?;
         let signer = Signer { engine: engine.clone(), identity: identity.clone(), member_id: enrolment.member_id };
+        let keyring = Keyring::new(engine.clone(), identity.clone(), enrolment.member_id);
         let reports = Arc::new(Reports::default());
-        peers::attend(&engine, &signer, &reports);
+        peers::attend(&engine, &signer, &keyring, &reports);
         let (ends, ending) = mpsc::channel(1);
         let lost_after = Duration::from_secs(config.lost_after_seconds);
         let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
@@ -261,6 +268,7 @@ impl Agent {
         let api = Api::new(ApiConfig {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
+            secrecy: Arc::new(keyring.clone()),
             extra: Arc::new(extra::Corner(control)),
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
@@ -286,7 +294,7 @@ impl Agent {
             identity: identity.clone(),
             trust,
         };
-        keeper.spawn(&tasks, signer.clone());
+        keeper.spawn(&tasks, signer.clone(), keyring.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
         tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
         let applicant = enter::Applicant {
@@ -299,7 +307,10 @@ impl Agent {
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
         if let Some(workloads) = &workloads {
-            Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
+            let secrets = config.data_dir.join("secrets");
+            let secrets = Secrets::open(secrets, keyring, identity.clone(), tasks.clone())
+                .map_err(file("open the secrets of this device"))?;
+            Self::spawn_device(&config, &engine, workloads, (&clock, &reports), secrets, &enrolment, &tasks);
         }
         reports.spawn(&tasks, &engine, &clock);
         serve::notify_ready("running");
@@ -342,6 +353,7 @@ impl Agent {
         engine: &Engine,
         workloads: &Workloads,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
+        secrets: Arc<Secrets>,
         enrolment: &Enrolment,
         tasks: &Tasks,
     ) {
@@ -352,6 +364,9 @@ impl Agent {
             engine: engine.clone(),
             runtime: Arc::new(workloads.runtime.clone()),
             images: workloads.images.clone(),
+            volumes: workloads.volumes.clone(),
+            secrets,
+            volume_failures: std::sync::Mutex::default(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -413,6 +428,7 @@ fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
 struct Workloads {
     runtime: Shims,
     images: Arc<ImageStore>,
+    volumes: Arc<Volumes>,
 }
 
 impl Workloads {
@@ -420,7 +436,8 @@ impl Workloads {
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, images })
+        let volumes = Volumes::open(provisions::places(config)).map_err(file("open the folders of volumes"))?;
+        Ok(Self { runtime, images, volumes: Arc::new(volumes) })
     }
 }
 

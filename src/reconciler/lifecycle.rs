@@ -9,6 +9,7 @@ use super::container::{ContainerRef, ContainerState, Exit, ObservedContainer, Po
 use super::restart::{Restart, restart, wait};
 use super::status::{self, Face, Standing};
 use super::target::{ImageState, Observed, Target, TargetPod};
+use super::volumes::FAILED_MOUNT;
 use super::{Action, COMPONENT, Decision, container_spec, termination};
 use crate::resource::Timestamp;
 use crate::resource::occurrence::{Occurrence, reference_to};
@@ -47,7 +48,7 @@ impl<'a> Case<'a> {
         for container in &self.own {
             self.end(decision, container);
         }
-        if self.own.is_empty() {
+        if self.own.is_empty() && !self.remove_volumes(decision) {
             decision.push(Action::DeletePod { pod: self.reference.clone(), revision: self.pod.revision });
         }
     }
@@ -58,6 +59,9 @@ impl<'a> Case<'a> {
             if !matches!(container.state, ContainerState::Exited(_)) {
                 self.end(decision, container);
             }
+        }
+        if self.own.iter().all(|container| matches!(container.state, ContainerState::Exited(_))) {
+            self.remove_volumes(decision);
         }
         self.tidy(decision);
     }
@@ -95,9 +99,10 @@ impl<'a> Case<'a> {
             }
         }
         self.tidy(decision);
+        self.refresh_volumes(decision);
         let starting = decision.actions[before..].iter().any(|action| matches!(action, Action::Start(_)));
         // What is being started is seen running, or not, in a moment: one report then is enough.
-        if !starting {
+        if !starting && !self.makes_first_volumes(decision) {
             self.report(decision, &standings);
         }
     }
@@ -196,6 +201,7 @@ impl<'a> Case<'a> {
     fn start(&self, decision: &mut Decision, container: &Container, attempt: u32) -> Face<'a> {
         let image = container.image.clone().unwrap_or_default();
         let waiting = |reason, message: String| Face::Waiting { reason, message };
+        let volumes = self.waits_for_volumes(decision);
         let config = match self.target.images.get(&image) {
             Some(ImageState::Ready { config, .. }) => config,
             Some(ImageState::Preparing) => return waiting("ContainerCreating", String::new()),
@@ -209,9 +215,12 @@ impl<'a> Case<'a> {
                 return waiting("ContainerCreating", String::new());
             }
         };
+        if let Some(message) = volumes {
+            return waiting("ContainerCreating", message);
+        }
         let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
-        let Target { configmaps, node, settings, .. } = self.target;
-        match container_spec(reference, &self.pod.pod, container, config, configmaps, node, settings) {
+        let settings = &self.target.settings;
+        match container_spec(reference, &self.pod.pod, container, config, self.target) {
             Ok(spec) => {
                 decision.push(Action::Start(Box::new(spec)));
                 // A start that leaves no trace is tried again.
@@ -245,6 +254,10 @@ impl<'a> Case<'a> {
             let name = &new.name;
             let known = |part: fn(&ContainerStatus) -> Option<String>| old.and_then(part) == part(new);
             let mut tell = |warning, reason, text: String| events.push(self.event(Some(name), warning, reason, text));
+            let failed = |status: &ContainerStatus| waiting_message(status).filter(|text| text.starts_with(FAILED_MOUNT));
+            if let Some(message) = failed(new).filter(|_| old.and_then(failed) != failed(new)) {
+                tell(true, "FailedMount", message);
+            }
             if let Some(reason) = waiting_reason(new).filter(|_| !known(waiting_reason)) {
                 match reason.as_str() {
                     "ContainerCreating" => {}

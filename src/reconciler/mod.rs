@@ -14,12 +14,16 @@ mod conditions;
 pub mod container;
 mod env;
 mod expand;
+mod files;
 mod lifecycle;
+mod references;
 mod restart;
 mod spec;
 mod status;
 mod target;
 mod termination;
+pub mod volume;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -30,10 +34,13 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
+use volume::VolumeSpec;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 
 pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
-pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
+pub use references::{claims_needed, configmaps_needed, secrets_needed};
+pub use target::{ImageState, NodeContext, Observed, SecretState, Settings, Target, TargetPod, images_needed};
+pub use volumes::failed_mount;
 
 /// Who writes the reconciler's events.
 pub(crate) const COMPONENT: &str = "kith-reconciler";
@@ -54,6 +61,18 @@ pub enum Action {
     PrepareImage {
         /// As the pod names it.
         image: String,
+    },
+    /// Make volumes of a pod, or fill them anew; what came of it is observed.
+    MakeVolumes {
+        /// Whose.
+        pod: PodRef,
+        /// Which.
+        volumes: Vec<VolumeSpec>,
+    },
+    /// Remove the volumes of a pod; those that outlive it stay.
+    RemoveVolumes {
+        /// Its uid.
+        uid: String,
     },
     /// Start a container.
     Start(Box<ContainerSpec>),
@@ -115,6 +134,10 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
         let own = by_pod.remove(reference.uid.as_str()).unwrap_or_default();
         let case = lifecycle::Case { target, observed, pod, reference, own, now };
         case.decide(&mut decision);
+    }
+    let known = |uid: &String| target.pods.iter().any(|pod| pod.pod.metadata.uid.as_ref() == Some(uid));
+    for uid in observed.volumes.keys().filter(|uid| !known(uid) && !by_pod.contains_key(uid.as_str())) {
+        decision.push(Action::RemoveVolumes { uid: uid.clone() });
     }
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;

@@ -1,6 +1,7 @@
 //! The nouns of the fleet: objects and their names, kinds, labels and selectors, quantities,
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
+pub mod claim;
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
@@ -18,6 +19,7 @@ pub mod selector;
 pub mod table;
 pub mod time;
 pub mod validate;
+mod volume;
 
 pub use image::{ImageConfig, ImageUser};
 pub use kind::Kind;

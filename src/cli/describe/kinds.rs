@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Page, text};
+use super::{Page, storage, text};
 use crate::cli::output::Table;
 use crate::cli::target::{name_of, namespace_of};
 use crate::resource::table::pod_status;
@@ -38,6 +38,7 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
             page.section(name_of_container(container), |page| one_container(page, container, status));
         }
     });
+    storage::volumes(page, spec);
     conditions(page, status);
     why_not(page, &pod_reasons(pod));
 }
@@ -75,6 +76,7 @@ fn one_container(page: &mut Page, container: &Value, status: Option<&Value>) {
     if !env.is_empty() {
         page.line("Environment", env.join("\n"));
     }
+    storage::mounts(page, container);
     let Some(status) = status else {
         page.line("State", "not started");
         return;

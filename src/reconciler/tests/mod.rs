@@ -1,6 +1,7 @@
 mod deciding;
 mod properties;
 mod specs;
+mod volumes;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
@@ -96,6 +97,11 @@ impl Bench {
 fn word(action: &Action) -> String {
     match action {
         Action::PrepareImage { image } => format!("prepare {image}"),
+        Action::MakeVolumes { volumes, .. } => {
+            let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+            format!("make {}", names.join(" "))
+        }
+        Action::RemoveVolumes { uid } => format!("remove volumes of {uid}"),
         Action::Start(spec) => format!("start {}", spec.reference.id()),
         Action::Stop { reference, signal } => format!("{signal:?} {}", reference.id()),
         Action::Remove(reference) => format!("remove {}", reference.id()),
@@ -119,4 +125,13 @@ fn exit(code: i32, started: u64, finished: u64) -> Exit {
 fn config_map(name: &str, pairs: &[(&str, &str)]) -> ((String, String), ConfigMap) {
     let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     (("default".into(), name.into()), ConfigMap { data: Some(data), ..ConfigMap::default() })
+}
+
+fn secret(name: &str, pairs: &[(&str, &str)]) -> ((String, String), SecretState) {
+    let values = pairs.iter().map(|(key, value)| ((*key).to_owned(), volume::Bytes(value.as_bytes().to_vec())));
+    (("default".into(), name.into()), SecretState::Open(values.collect()))
+}
+
+fn sealed(name: &str) -> ((String, String), SecretState) {
+    (("default".into(), name.into()), SecretState::Sealed("no voter answers".into()))
 }

@@ -56,7 +56,10 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     changed = true;
                 }
                 Action::DeletePod { .. } => return Ok(true),
-                Action::PrepareImage { .. } | Action::Event(_) => {}
+                Action::PrepareImage { .. }
+                | Action::MakeVolumes { .. }
+                | Action::RemoveVolumes { .. }
+                | Action::Event(_) => {}
             }
         }
         if !changed {

@@ -5,6 +5,7 @@
 mod document;
 mod pod;
 mod protobuf;
+mod volume;
 mod walk;
 mod wire;
 mod workload;
@@ -129,6 +130,8 @@ pub fn of(kind: &Kind) -> &'static [Field] {
         "Node" => &workload::NODE,
         "Pod" => &pod::POD,
         "ConfigMap" => &workload::CONFIG_MAP,
+        "Secret" => &volume::SECRET,
+        "PersistentVolumeClaim" => &volume::CLAIM,
         "Event" => &workload::EVENT,
         "Deployment" => &workload::DEPLOYMENT,
         "ReplicaSet" => &workload::REPLICA_SET,

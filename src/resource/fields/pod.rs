@@ -1,5 +1,6 @@
 //! The fields of pods and of pod templates.
 
+use super::volume::{VOLUME, VOLUME_MOUNT};
 use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
 
 /// A pod.
@@ -14,7 +15,7 @@ pub(super) static POD: [Field; 5] = [
 /// What a Deployment or ReplicaSet makes its pods from.
 pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
 
-const NO_VOLUMES: &str = "volumes are not supported in this release, and the program would miss its files";
+const NO_BLOCKS: &str = "a volume is a folder, not a block device";
 const NO_PROBES: &str = "probes are not run in this release: a container counts as ready while it runs";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
@@ -77,7 +78,7 @@ pub(super) static SPEC: [Field; 42] = [
     warn("readinessGates", NO_PROBES),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
-    refuse("volumes", NO_VOLUMES),
+    ok("volumes", Form::Objects(&VOLUME)),
     refuse("initContainers", "init containers are not run in this release, and the pod would start without their work"),
     refuse("ephemeralContainers", "containers can not be added to a running pod in this release"),
     refuse("hostPID", "the device's processes are never shown to a pod"),
@@ -108,7 +109,7 @@ pub(super) static POD_SECURITY: [Field; 15] = [
     ok("runAsNonRoot", Form::Boolean),
     ok("seccompProfile", Form::Object(&SECCOMP)),
     ok("fsGroup", Form::Integer),
-    warn("fsGroupChangePolicy", "there are no volumes in this release whose owner it could change"),
+    ok("fsGroupChangePolicy", Form::Text),
     ok("supplementalGroups", Form::Integers),
     warn("supplementalGroupsPolicy", "the groups that an image gives its user are not added in this release"),
     refuse("sysctls", "kernel settings are not changed for a pod"),
@@ -162,8 +163,8 @@ pub(super) static CONTAINER: [Field; 25] = [
     ),
     warn_unless("terminationMessagePolicy", Form::Text, &["File"], "termination messages are not read in this release"),
     warn("resizePolicy", "limits of a running container are not changed in this release"),
-    refuse("volumeMounts", NO_VOLUMES),
-    refuse("volumeDevices", NO_VOLUMES),
+    ok("volumeMounts", Form::Objects(&VOLUME_MOUNT)),
+    refuse("volumeDevices", NO_BLOCKS),
     refuse("restartPolicy", "the restart policy is the pod's in this release"),
     refuse("restartPolicyRules", "the restart policy is the pod's in this release"),
 ];
@@ -175,8 +176,8 @@ pub(super) static ENV_SOURCE: [Field; 5] = [
     ok("fieldRef", Form::Object(&FIELD_REF)),
     ok("configMapKeyRef", Form::Object(&KEY_REF)),
     ok("resourceFieldRef", Form::Object(&RESOURCE_REF)),
-    refuse("secretKeyRef", "there are no secrets in this release, and the program would miss its own"),
-    refuse("fileKeyRef", NO_VOLUMES),
+    ok("secretKeyRef", Form::Object(&KEY_REF)),
+    refuse("fileKeyRef", "variables are not read from files of a volume in this release"),
 ];
 
 pub(super) static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
@@ -189,7 +190,7 @@ pub(super) static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form:
 pub(super) static ENV_FROM: [Field; 3] = [
     ok("prefix", Form::Text),
     ok("configMapRef", Form::Object(&MAP_REF)),
-    refuse("secretRef", "there are no secrets in this release, and the program would miss its own"),
+    ok("secretRef", Form::Object(&MAP_REF)),
 ];
 
 pub(super) static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];

@@ -8,6 +8,7 @@ use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
     REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
 };
+use super::volume::SECRET;
 use super::{Field, Form, METADATA, OWNER, ok};
 
 /// A message: the fields of an object with their numbers.
@@ -67,7 +68,7 @@ pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
     MESSAGES.iter().find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 43] = [
+static MESSAGES: [Message; 44] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -120,6 +121,7 @@ static MESSAGES: [Message; 43] = [
     ),
     message(&TAINT, &[(1, "key"), (2, "value"), (3, "effect"), (4, "timeAdded")]),
     message(&CONFIG_MAP, &[(1, "metadata"), (2, "data"), (3, "binaryData"), (4, "immutable")]),
+    message(&SECRET, &[(1, "metadata"), (2, "data"), (3, "type"), (4, "stringData"), (5, "immutable")]),
     message(
         &EVENT,
         &[

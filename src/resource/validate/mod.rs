@@ -3,6 +3,7 @@
 
 mod pod;
 mod update;
+mod volume;
 mod workload;
 
 use std::fmt;
@@ -102,6 +103,8 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
         "Deployment" => workload::deployment(object, &mut errors),
         "ReplicaSet" => workload::replica_set(object, &mut errors),
         "ConfigMap" => workload::config_map(object, &mut errors),
+        "Secret" => volume::secret(object, &mut errors),
+        "PersistentVolumeClaim" => volume::claim(object, &mut errors),
         "Event" => workload::event(object, &mut errors),
         _ => {}
     }
@@ -118,6 +121,8 @@ pub fn readable(kind: &Kind, object: &Value) -> Result<(), String> {
         "Node" => check::<core::Node>(object),
         "Pod" => check::<core::Pod>(object),
         "ConfigMap" => check::<core::ConfigMap>(object),
+        "Secret" => check::<core::Secret>(object),
+        "PersistentVolumeClaim" => check::<core::PersistentVolumeClaim>(object),
         "Event" => check::<core::Event>(object),
         "Deployment" => check::<apps::Deployment>(object),
         "ReplicaSet" => check::<apps::ReplicaSet>(object),
