@@ -245,8 +245,7 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_named_at_once() {
-        let text =
-            "data_dir = \"x\"\npids_limit = 0\nhost_paths = [\"srv\", \"/a/../b:ro\"]\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
+        let text = "data_dir = \"x\"\npids_limit = 0\nhost_paths = [\"srv\", \"/a/../b:ro\"]\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
         let error = Config::parse(Path::new("agent.toml"), text).unwrap_err().to_string();
         for part in ["data_dir", "\"srv\"", "/a/../b:ro", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
             assert!(error.contains(part), "{error}");

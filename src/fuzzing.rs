@@ -4,7 +4,6 @@
 //! A target takes any bytes. It panics when a decoder breaks a promise: it panics itself, it loses
 //! or changes something on the way through bytes and back, or it writes where it must not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;

@@ -14,13 +14,12 @@ use super::clock::Clock;
 use super::provisions;
 use super::reports::{Report, Reports};
 use super::secrets::Secrets;
+use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
 use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
-use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed,
-};
+use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
 use crate::store::Key;
@@ -94,6 +93,7 @@ impl Device {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
             secrets.borrow_and_update();
+            systemd::alive();
             let pause = match self.round(&mut memory, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -120,19 +120,17 @@ impl Device {
     async fn wait_for_state(&self) {
         let mut applied = self.engine.applied();
         while !self.engine.belongs() {
-            if applied.changed().await.is_err() {
-                return;
+            systemd::alive();
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                changed = applied.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RESYNC) => {}
             }
         }
     }
 
     /// Waits for a revision that changed a pod of this device or something that its pods refer to.
-    async fn concerning(
-        &self,
-        mut seen: u64,
-        revisions: &mut tokio::sync::watch::Receiver<u64>,
-        read: &BTreeSet<Key>,
-    ) {
+    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>, read: &BTreeSet<Key>) {
         loop {
             if revisions.changed().await.is_err() {
                 return std::future::pending().await;

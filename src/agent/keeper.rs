@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authority::{Signer, seal_key};
-use super::keyring::Keyring;
 use super::clock::Clock;
 use super::hardware::{self, Hardware};
+use super::keyring::Keyring;
 use super::node::{NodeFacts, node_object};
 use super::roll;
 use super::tasks::Tasks;

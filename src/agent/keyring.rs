@@ -108,7 +108,10 @@ impl Keyring {
             })
         });
         if !refers {
-            return Err(format!("no pod on {} refers to secret {namespace}/{name}, as far as is known here", device.name));
+            return Err(format!(
+                "no pod on {} refers to secret {namespace}/{name}, as far as is known here",
+                device.name
+            ));
         }
         self.open_secret(namespace, name)
     }
@@ -220,10 +223,7 @@ impl Keyring {
         };
         let fresh = vault.seal(holders.iter().map(|(id, member)| (*id, member))).map_err(|error| error.to_string())?;
         let body = fresh.to_object().to_string().into_bytes();
-        let batch = Batch {
-            checks: vec![Check { key: key.clone(), expect }],
-            writes: vec![Write::Put { key, body }],
-        };
+        let batch = Batch { checks: vec![Check { key: key.clone(), expect }], writes: vec![Write::Put { key, body }] };
         self.engine.propose(batch).await.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -107,12 +107,6 @@ impl Secrets {
         state
     }
 
-    /// The bytes of one key of a secret that is held, such as the one that images are pulled with.
-    pub(crate) fn value(&self, namespace: &str, name: &str, key: &str) -> Option<Vec<u8>> {
-        let inner = self.inner();
-        inner.held.get(&(namespace.to_owned(), name.to_owned()))?.values.get(key).cloned()
-    }
-
     async fn fetch(&self, name: Name, wanted: u64) {
         let found = self.keyring.for_pod(&name.0, &name.1).await;
         let again = match found {

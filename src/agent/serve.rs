@@ -1,8 +1,7 @@
 //! Opens the doors of this device: the unix socket, the HTTPS port, the way to other devices' APIs;
-//! tells systemd when it is ready; and closes everything for good when the device left its fleet.
+//! and closes everything for good when the device left its fleet.
 
 use std::net::IpAddr;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,27 +121,18 @@ fn keep(path: &Path, serving: &Serving) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Tells systemd, where it listens, that the agent is ready. Elsewhere it does nothing.
-pub(crate) fn notify_ready(status: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let message = format!("READY=1\nSTATUS={status}\n");
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), &path));
-    if let Err(error) = sent {
-        tracing::warn!(%error, "systemd can not be told that the agent is ready");
-    }
-}
-
-/// The device left: its containers end, and its keys, log and state are removed. Images stay.
+/// The device left: its containers end, and its keys, log and state are removed. Images and volumes that outlive pods stay.
 pub(crate) fn forget_fleet(config: &Config, runtime: Option<Shims>) -> Result<(), AgentError> {
     if let Some(runtime) = runtime {
         drop(runtime);
         crate::runtime::kill_everything(&config.cgroup)?;
+        crate::volumes::remove_all(&config.data_dir.join("pods")).map_err(file("remove the volumes of pods"))?;
     }
     // The keys and the enrolment go last and at once, by a rename: as long as they are there, this
     // device is not free for another fleet, and once they are gone nothing of the old one is left.
     let identity = config.data_dir.join("identity");
     let leaving = config.data_dir.join("identity.leaving");
-    for name in ["log", "state.redb", "snapshot", "scratch", "identity.leaving"] {
+    for name in ["log", "state.redb", "snapshot", "scratch", "secrets", "pods", "identity.leaving"] {
         if name == "identity.leaving" {
             let _left_by_an_earlier_try = std::fs::remove_dir_all(&leaving);
             std::fs::rename(&identity, &leaving).map_err(file(format!("set {} aside", identity.display())))?;

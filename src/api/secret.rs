@@ -70,9 +70,9 @@ impl Api {
                     *value = stored;
                     continue;
                 }
-                let bytes = BASE64.decode(value.as_str().unwrap_or_default()).map_err(|error| {
-                    Failure::bad_request(format!("data[{key}]: the value is not base64: {error}"))
-                })?;
+                let bytes = BASE64
+                    .decode(value.as_str().unwrap_or_default())
+                    .map_err(|error| Failure::bad_request(format!("data[{key}]: the value is not base64: {error}")))?;
                 let locked = secrecy.lock(&place_of(&namespace, &name, key), &bytes).map_err(refused)?;
                 *value = BASE64.encode(locked).into();
             }

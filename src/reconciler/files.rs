@@ -95,7 +95,8 @@ impl Maker<'_> {
             Some(SecretState::Sealed(why)) => return Err(format!("secret {name:?} can not be opened yet: {why}")),
             None => return choice.missing(format!("secret {name:?} not found")),
         };
-        let data: BTreeMap<&str, &[u8]> = opened.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect();
+        let data: BTreeMap<&str, &[u8]> =
+            opened.iter().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect();
         choice.take(&data, &format!("secret {name:?}"), "secret", files)
     }
 

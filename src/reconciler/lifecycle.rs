@@ -254,7 +254,8 @@ impl<'a> Case<'a> {
             let name = &new.name;
             let known = |part: fn(&ContainerStatus) -> Option<String>| old.and_then(part) == part(new);
             let mut tell = |warning, reason, text: String| events.push(self.event(Some(name), warning, reason, text));
-            let failed = |status: &ContainerStatus| waiting_message(status).filter(|text| text.starts_with(FAILED_MOUNT));
+            let failed =
+                |status: &ContainerStatus| waiting_message(status).filter(|text| text.starts_with(FAILED_MOUNT));
             if let Some(message) = failed(new).filter(|_| old.and_then(failed) != failed(new)) {
                 tell(true, "FailedMount", message);
             }

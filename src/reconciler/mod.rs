@@ -34,11 +34,11 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
-use volume::VolumeSpec;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
+use volume::VolumeSpec;
 
-pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
 pub use references::{claims_needed, configmaps_needed, secrets_needed};
+pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
 pub use target::{ImageState, NodeContext, Observed, SecretState, Settings, Target, TargetPod, images_needed};
 pub use volumes::failed_mount;
 

@@ -84,12 +84,7 @@ impl Case<'_> {
 /// Every volume of a pod as it is to be, or why one can not be.
 pub(super) fn specs(target: &Target, pod: &Pod) -> Result<Vec<VolumeSpec>, String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .map(|volume| {
-            spec(target, pod, volume)
-                .map_err(|why| failed_mount(&volume.name, &why))
-        })
-        .collect()
+    volumes.map(|volume| spec(target, pod, volume).map_err(|why| failed_mount(&volume.name, &why))).collect()
 }
 
 /// Why a volume could not be made, as users of Kubernetes know it.

@@ -1,6 +1,7 @@
 //! The nouns of the fleet: objects and their names, kinds, labels and selectors, quantities,
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
+mod cause;
 pub mod claim;
 pub mod defaults;
 pub mod fields;
@@ -21,6 +22,7 @@ pub mod time;
 pub mod validate;
 mod volume;
 
+pub use cause::chain;
 pub use image::{ImageConfig, ImageUser};
 pub use kind::Kind;
 pub use quantity::Quantity;

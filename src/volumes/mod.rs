@@ -184,6 +184,15 @@ impl Volumes {
     }
 }
 
+/// Removes the volumes of all pods: nobody uses them any more.
+pub fn remove_all(pods: &Path) -> io::Result<()> {
+    match fs::read_dir(pods) {
+        Ok(entries) => entries.into_iter().try_for_each(|entry| clear(&entry?.path())),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

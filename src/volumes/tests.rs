@@ -103,7 +103,8 @@ fn files_are_exchanged_at_once_and_a_full_disk_leaves_the_old_ones() {
         assert_eq!(bench.made(), [pair("cfg", "v2")]);
         assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "uno");
         assert_eq!(io::read_to_string(&mut open).unwrap(), "one");
-        let mut names: Vec<String> = fs::read_dir(&folder).unwrap().map(|entry| name_of(&entry.unwrap().path())).collect();
+        let mut names: Vec<String> =
+            fs::read_dir(&folder).unwrap().map(|entry| name_of(&entry.unwrap().path())).collect();
         names.sort();
         assert_eq!(names, ["..data", "..v-v2", "a", "c"]);
         // A step that can not be done: a name that is too long stands for a disk that is full.

@@ -55,7 +55,10 @@ async fn mistakes_are_refused_with_their_fields() {
     let refused = device.send("POST", DEPLOYMENTS, &bad).await.expect(422);
     let message = refused["message"].as_str().unwrap();
     assert!(message.starts_with("Deployment.apps \"web\" is invalid: ["), "{message}");
-    assert!(message.contains("spec.template.spec.volumes[0].nfs: Forbidden: a device mounts no storage over the network"), "{message}");
+    assert!(
+        message.contains("spec.template.spec.volumes[0].nfs: Forbidden: a device mounts no storage over the network"),
+        "{message}"
+    );
     assert!(message.contains("`selector` does not match template `labels`"), "{message}");
     assert_eq!(refused["details"]["causes"].as_array().unwrap().len(), 2);
 

@@ -67,9 +67,7 @@ async fn values_are_locked_in_the_store_and_open_for_administrators() {
     let changed = device.patch("merge-patch+json", &path, &patch).await.expect(200);
     assert_eq!(changed["data"]["password"], json!(BASE64.encode("new one")));
     assert_eq!(user(&stored(&fleet)), user(&before));
-    let table = device
-        .open("GET", SECRETS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], b"")
-        .await;
+    let table = device.open("GET", SECRETS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], b"").await;
     let body = http_body_util::BodyExt::collect(table.into_body()).await.unwrap().to_bytes();
     let table: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(table["rows"][0]["cells"], json!(["db", "Opaque", 2, "0s"]));

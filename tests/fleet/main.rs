@@ -20,3 +20,4 @@ mod mirrors;
 mod pods;
 mod reads;
 mod torture;
+mod volumes;

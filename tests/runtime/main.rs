@@ -4,6 +4,7 @@
 
 mod adopt;
 mod bench;
+mod exec;
 mod hostile;
 mod mounts;
 mod profile;

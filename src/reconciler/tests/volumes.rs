@@ -132,7 +132,8 @@ fn files_come_from_config_maps_secrets_and_the_pod() {
     bench.target.secrets.extend([secret("s", &[("l", "hidden")])]);
     let made = bench.made();
     assert_eq!(files(&made[0]), [("deep/k".into(), 0o400, "1".into()), ("l".into(), 0o777, "2".into())]);
-    let expected = [("k", "1"), ("l", "hidden"), ("labels", "app=\"web\""), ("memory", "64"), ("notes", "a=\"x\\\"y\"")];
+    let expected =
+        [("k", "1"), ("l", "hidden"), ("labels", "app=\"web\""), ("memory", "64"), ("notes", "a=\"x\\\"y\"")];
     let expected: Vec<_> = expected.map(|(path, text)| (path.to_owned(), 0o644, text.to_owned())).into();
     assert_eq!(files(&made[1]), expected);
     assert!(matches!(made[1].kind, VolumeKind::Files { memory: true, .. }), "a secret is on the disk");

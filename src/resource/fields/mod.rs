@@ -8,6 +8,7 @@ mod protobuf;
 mod volume;
 mod walk;
 mod wire;
+mod wire_volumes;
 mod workload;
 
 pub use document::compatibility;

@@ -187,11 +187,8 @@ pub(super) static RESOURCE_REF: [Field; 3] =
 
 pub(super) static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
 
-pub(super) static ENV_FROM: [Field; 3] = [
-    ok("prefix", Form::Text),
-    ok("configMapRef", Form::Object(&MAP_REF)),
-    ok("secretRef", Form::Object(&MAP_REF)),
-];
+pub(super) static ENV_FROM: [Field; 3] =
+    [ok("prefix", Form::Text), ok("configMapRef", Form::Object(&MAP_REF)), ok("secretRef", Form::Object(&MAP_REF))];
 
 pub(super) static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
 

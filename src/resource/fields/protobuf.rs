@@ -4,7 +4,8 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::wire::{self, DELETE_OPTIONS, INLINE, SCALE, ZEROS};
+use super::wire::{self, DELETE_OPTIONS, INLINE, SCALE, SPREAD, ZEROS};
+use super::wire_volumes::SOURCES;
 use super::{Field, Form, of};
 use crate::resource::kind;
 
@@ -126,6 +127,17 @@ fn message(
         return Err(broken(path));
     }
     let numbers = wire::of(table).map_or(&[][..], |message| message.numbers);
+    numbered(table, numbers, bytes, path, depth)
+}
+
+/// The fields of a message under these numbers.
+fn numbered(
+    table: &'static [Field],
+    numbers: &[(u32, &str)],
+    bytes: &[u8],
+    path: &str,
+    depth: usize,
+) -> Result<Map<String, Value>, ProtobufError> {
     let mut object = Map::new();
     for (number, value) in fields(bytes, path)? {
         let Some((_, name)) = numbers.iter().find(|(known, _)| *known == number) else {
@@ -133,6 +145,11 @@ fn message(
             object.insert(format!("protobuf field {number}"), json!({UNREAD: true}));
             continue;
         };
+        if *name == SPREAD {
+            let Wire::Bytes(bytes) = value else { return Err(broken(path)) };
+            object.extend(numbered(table, SOURCES, bytes, path, depth)?);
+            continue;
+        }
         let inline = *name == INLINE;
         let name = if inline { "name" } else { name };
         let here = format!("{path}.{name}");
@@ -309,6 +326,25 @@ mod tests {
     }
 
     #[test]
+    fn volumes_are_read() {
+        let volume = |number, source: &[u8]| field(2, &field(number, source));
+        let spec = [
+            field(1, &[field(1, b"a"), volume(2, b"")].concat()),
+            field(1, &[field(1, b"b"), volume(6, &field(1, b"cfg"))].concat()),
+            field(1, &[field(1, b"c"), volume(10, &field(1, b"db"))].concat()),
+            field(1, &[field(1, b"d"), volume(7, &field(1, b"server"))].concat()),
+        ]
+        .concat();
+        let whole = object("v1", "Pod", &field(2, &spec));
+        let mut read = from_protobuf(&whole).unwrap();
+        let volumes = json!([{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {"secretName": "cfg"}},
+            {"name": "c", "persistentVolumeClaim": {"claimName": "db"}}]);
+        assert_eq!(read["spec"]["volumes"].as_array().unwrap()[..3], volumes.as_array().unwrap()[..]);
+        let refused = super::super::inspect(&kind::POD, &mut read);
+        assert_eq!(refused[0].path, "spec.volumes[3].nfs");
+    }
+
+    #[test]
     fn every_cut_and_every_flip_is_survived() {
         let whole = pod(&[field(1, b"main"), field(2, b"web:1")].concat());
         for end in 0..whole.len() {
@@ -329,12 +365,14 @@ mod tests {
     fn every_number_names_a_field_and_every_object_has_numbers() {
         fn check(table: &'static [Field], path: &str) {
             let message = wire::of(table).unwrap_or_else(|| panic!("{path} has no numbers"));
-            for (_, name) in message.numbers.iter().filter(|(_, name)| *name != INLINE) {
+            let spreads = message.numbers.iter().any(|(_, name)| *name == SPREAD);
+            let numbers: Vec<_> = message.numbers.iter().chain(SOURCES.iter().filter(|_| spreads)).collect();
+            for (_, name) in numbers.iter().filter(|(_, name)| ![INLINE, SPREAD].contains(name)) {
                 assert!(table.iter().any(|field| field.name == *name) || *name == "status", "{path}.{name}");
             }
             for field in table {
                 if let Form::Object(inner) | Form::Objects(inner) = field.form {
-                    assert!(message.numbers.iter().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
+                    assert!(numbers.iter().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
                     check(inner, &format!("{path}.{}", field.name));
                 }
             }

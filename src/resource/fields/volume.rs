@@ -106,8 +106,7 @@ pub(super) static SECRET_SOURCE: [Field; 4] = [
 
 pub(super) static ITEM: [Field; 3] = [ok("key", Form::Text), ok("path", Form::Text), ok("mode", Form::Integer)];
 
-pub(super) static DOWNWARD: [Field; 2] =
-    [ok("items", Form::Objects(&DOWNWARD_ITEM)), ok("defaultMode", Form::Integer)];
+pub(super) static DOWNWARD: [Field; 2] = [ok("items", Form::Objects(&DOWNWARD_ITEM)), ok("defaultMode", Form::Integer)];
 
 pub(super) static DOWNWARD_ITEM: [Field; 4] = [
     ok("path", Form::Text),
@@ -116,8 +115,7 @@ pub(super) static DOWNWARD_ITEM: [Field; 4] = [
     ok("mode", Form::Integer),
 ];
 
-pub(super) static PROJECTED: [Field; 2] =
-    [ok("sources", Form::Objects(&PROJECTION)), ok("defaultMode", Form::Integer)];
+pub(super) static PROJECTED: [Field; 2] = [ok("sources", Form::Objects(&PROJECTION)), ok("defaultMode", Form::Integer)];
 
 pub(super) static PROJECTION: [Field; 6] = [
     ok("configMap", Form::Object(&PROJECTED_OBJECT)),

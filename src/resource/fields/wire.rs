@@ -8,8 +8,7 @@ use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
     REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
 };
-use super::volume::SECRET;
-use super::{Field, Form, METADATA, OWNER, ok};
+use super::{Field, Form, METADATA, OWNER, ok, wire_volumes};
 
 /// A message: the fields of an object with their numbers.
 pub(super) struct Message {
@@ -20,18 +19,23 @@ pub(super) struct Message {
 /// Stands for a field that holds another message with the `name` of this one.
 pub(super) const INLINE: &str = "(inline)";
 
+/// Stands for a field that holds a message whose fields belong to this object.
+pub(super) const SPREAD: &str = "(spread)";
+
 /// Integers and switches that mean something when they are zero. All others are sent even when
 /// they are not set.
-pub(super) const ZEROS: [&str; 19] = [
+pub(super) const ZEROS: [&str; 21] = [
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
     "controller",
+    "defaultMode",
     "enableServiceLinks",
     "fsGroup",
     "gracePeriodSeconds",
     "hostUsers",
     "immutable",
+    "mode",
     "optional",
     "orphanDependents",
     "progressDeadlineSeconds",
@@ -57,18 +61,18 @@ static PRECONDITIONS: [Field; 2] = [ok("uid", Form::Text), ok("resourceVersion",
 pub(super) static SCALE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SCALE_SPEC))];
 static SCALE_SPEC: [Field; 1] = [ok("replicas", Form::Integer)];
 
-const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
+pub(super) const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
 
-const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
+pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
     Message { fields, numbers }
 }
 
 /// The message of an object's fields.
 pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
-    MESSAGES.iter().find(|message| std::ptr::eq(message.fields, fields))
+    MESSAGES.iter().chain(&wire_volumes::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 44] = [
+static MESSAGES: [Message; 43] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -121,7 +125,6 @@ static MESSAGES: [Message; 44] = [
     ),
     message(&TAINT, &[(1, "key"), (2, "value"), (3, "effect"), (4, "timeAdded")]),
     message(&CONFIG_MAP, &[(1, "metadata"), (2, "data"), (3, "binaryData"), (4, "immutable")]),
-    message(&SECRET, &[(1, "metadata"), (2, "data"), (3, "type"), (4, "stringData"), (5, "immutable")]),
     message(
         &EVENT,
         &[

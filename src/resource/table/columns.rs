@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{ago, pod};
 use crate::resource::kind::Kind;
-use crate::resource::{claim, meta};
 use crate::resource::time::Timestamp;
+use crate::resource::{claim, meta};
 
 /// One column.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,8 +80,7 @@ static NODE: [Column; 10] = [
 ];
 static NAMESPACE: [Column; 3] = [NAME, text("Status", "Whether it is there to stay."), AGE];
 static CONFIG_MAP: [Column; 3] = [NAME, number("Data", "How many keys it has."), AGE];
-static SECRET: [Column; 4] =
-    [NAME, text("Type", "What it is for."), number("Data", "How many keys it has."), AGE];
+static SECRET: [Column; 4] = [NAME, text("Type", "What it is for."), number("Data", "How many keys it has."), AGE];
 static CLAIM: [Column; 8] = [
     NAME,
     text("Status", "Whether it can be used."),

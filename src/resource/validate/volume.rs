@@ -68,9 +68,7 @@ fn one_volume(volume: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(host) = volume.get("hostPath") {
         host_path(host, &format!("{path}.hostPath"), errors);
     }
-    for (source, name) in
-        [("configMap", "name"), ("secret", "secretName"), ("persistentVolumeClaim", "claimName")]
-    {
+    for (source, name) in [("configMap", "name"), ("secret", "secretName"), ("persistentVolumeClaim", "claimName")] {
         if volume.get(source).is_some() && meta::text_at(volume, &format!("{source}.{name}")).is_empty() {
             errors.push(FieldError::required(format!("{path}.{source}.{name}"), ""));
         }
@@ -187,11 +185,7 @@ fn downward(held: &Value, path: &str, errors: &mut Vec<FieldError>) {
                 }
                 let name = meta::text_at(amount, "resource");
                 if !FILE_AMOUNTS.contains(&name) {
-                    errors.push(FieldError::unsupported(
-                        format!("{path}.resource"),
-                        &Value::from(name),
-                        &FILE_AMOUNTS,
-                    ));
+                    errors.push(FieldError::unsupported(format!("{path}.resource"), &Value::from(name), &FILE_AMOUNTS));
                 }
             }
             (None, None) => errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required")),
@@ -217,10 +211,7 @@ fn mounts(container: &Value, known: &BTreeSet<&str>, path: &str, errors: &mut Ve
         } else if !place.starts_with('/') || climbs(place) || bare.is_empty() {
             let detail = "must be an absolute path without '..', and not the root";
             errors.push(FieldError::invalid(format!("{path}.mountPath"), &Value::from(place), detail));
-        } else if ["/proc", "/sys", "/dev"].contains(&bare)
-            || bare.starts_with("/proc/")
-            || bare.starts_with("/sys/")
-        {
+        } else if ["/proc", "/sys", "/dev"].contains(&bare) || bare.starts_with("/proc/") || bare.starts_with("/sys/") {
             let detail = "is where the kernel shows itself: no volume can be there";
             errors.push(FieldError::invalid(format!("{path}.mountPath"), &Value::from(place), detail));
         } else if !places.insert(bare) {
