@@ -25,7 +25,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("volumes", &["resource", "reconciler"]),
     // A sub path is opened as the room of volumes opens paths: beneath, whatever a program left there.
     ("runtime", &["resource", "reconciler", "volumes"]),
-    ("network", &["config"]),
+    // What the containers of a pod share is decided by the reconciler.
+    ("network", &["config", "resource", "reconciler"]),
     ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
     ("config", &[]),
 ];

@@ -14,10 +14,12 @@ use super::clock::Clock;
 use super::provisions;
 use super::reports::{Report, Reports};
 use super::secrets::Secrets;
+use super::shelter::Unsheltered;
 use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::network::sandbox::Sandboxes;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
 use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
@@ -47,6 +49,7 @@ const PREPARED_QUEUE: usize = 16;
 pub(crate) struct Device {
     pub(crate) engine: Engine,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) secrets: Arc<Secrets>,
@@ -57,6 +60,7 @@ pub(crate) struct Device {
     pub(crate) tasks: Tasks,
     pub(crate) node: NodeContext,
     pub(crate) settings: Settings,
+    pub(crate) unsheltered: Unsheltered,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
@@ -158,13 +162,14 @@ impl Device {
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
+        let target = self.target(memory)?;
         let observed = Observed {
             containers,
+            sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
             volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
             volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
-        let target = self.target(memory)?;
         memory.read = provisions::read_by(&target.pods);
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
@@ -262,6 +267,8 @@ impl Device {
         let mut next_look = RESYNC;
         for action in actions {
             let (done, look) = match action {
+                Action::MakeSandbox { spec, complaint } => (Ok(()), Some(self.shelter(*spec, *complaint).await)),
+                Action::RemoveSandbox(pod) => (Ok(()), Some(self.unshelter(&pod).await)),
                 // A start that failed is observed as an exit, or decided again in its own time.
                 Action::Start(spec) => (self.start(*spec, images).await, None),
                 Action::Stop { reference, signal } => {
@@ -342,6 +349,8 @@ impl Prepared {
 /// The pod that an action is about, by its uid.
 fn pod_uid(action: &Action) -> String {
     match action {
+        Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
+        Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),

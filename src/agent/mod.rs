@@ -26,6 +26,7 @@ mod reports;
 mod roll;
 mod secrets;
 mod serve;
+mod shelter;
 pub(crate) mod status;
 mod steer;
 mod systemd;
@@ -45,6 +46,7 @@ use crate::config::{Config, ConfigError};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
+use crate::network::NetworkError;
 use crate::planner;
 use crate::runtime::{RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
@@ -55,7 +57,6 @@ use clock::Clock;
 use control::Control;
 use keyring::Keyring;
 use reports::Reports;
-use secrets::Secrets;
 use tasks::Tasks;
 use workloads::Workloads;
 
@@ -99,6 +100,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// What the containers of a pod share.
+    #[error("look after the networks of pods")]
+    Network(#[from] NetworkError),
     /// Images.
     #[error("open the image store")]
     Images(#[from] crate::images::ImageError),
@@ -310,14 +314,7 @@ impl Agent {
             clock: Arc::new(move || told.now()),
             shutdown: tasks.stopping(),
         });
-        transport.serve(Arc::new(PeerService {
-            engine: engine.clone(),
-            api: api.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            fleet: enrolment.fleet.clone(),
-            authority: enrolment.authority.clone(),
-        }));
+        transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
         serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
@@ -341,12 +338,7 @@ impl Agent {
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
         match &workloads {
-            Some(workloads) => {
-                let secrets = config.data_dir.join("secrets");
-                let secrets = Secrets::open(secrets, keyring, identity.clone(), tasks.clone())
-                    .map_err(file("open the secrets of this device"))?;
-                workloads.spawn(&config, &engine, (&clock, &reports), secrets, &enrolment.name, &tasks);
-            }
+            Some(workloads) => workloads.spawn(&config, keyring, (&clock, &reports), &enrolment.name, &tasks)?,
             None => tasks.spawn("show that the witness lives", live()),
         }
         reports.spawn(&tasks, &engine, &clock);
@@ -354,6 +346,24 @@ impl Agent {
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
         let runtime = workloads.map(|workloads| workloads.runtime);
         Ok(Self { config, engine, transport, tasks, ending, runtime })
+    }
+
+    /// What this device answers to peers and joiners.
+    fn service(
+        engine: &Engine,
+        api: &Api,
+        clock: &Arc<Clock>,
+        tasks: &Tasks,
+        enrolment: &Enrolment,
+    ) -> Arc<PeerService> {
+        Arc::new(PeerService {
+            engine: engine.clone(),
+            api: api.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            fleet: enrolment.fleet.clone(),
+            authority: enrolment.authority.clone(),
+        })
     }
 
     /// The engine, which hears nobody whom the fleet had fenced before the last stop.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,6 @@ struct Kept {
 /// The secrets of this device's pods.
 pub(crate) struct Secrets {
     keyring: Keyring,
-    identity: Arc<Identity>,
     folder: PathBuf,
     tasks: Tasks,
     inner: Mutex<Inner>,
@@ -56,18 +56,12 @@ struct Inner {
 
 impl Secrets {
     /// Reads what an earlier agent kept. What can not be opened is removed: it is asked for again.
-    pub(crate) fn open(
-        folder: PathBuf,
-        keyring: Keyring,
-        identity: Arc<Identity>,
-        tasks: Tasks,
-    ) -> io::Result<Arc<Self>> {
-        use std::os::unix::fs::DirBuilderExt;
+    pub(crate) fn open(folder: PathBuf, keyring: Keyring, tasks: Tasks) -> io::Result<Arc<Self>> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let mut held = BTreeMap::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            match read(&path, &identity) {
+            match read(&path, &keyring.identity) {
                 Some(kept) => drop(held.insert(kept.name, kept.opened)),
                 None => {
                     tracing::warn!(file = %path.display(), "a kept secret can not be opened; a voter is asked again");
@@ -76,7 +70,7 @@ impl Secrets {
             }
         }
         let inner = Mutex::new(Inner { held, ..Inner::default() });
-        Ok(Arc::new(Self { keyring, identity, folder, tasks, inner, changed: watch::Sender::new(0) }))
+        Ok(Arc::new(Self { keyring, folder, tasks, inner, changed: watch::Sender::new(0) }))
     }
 
     /// Moves when a secret came, or could not be had.
@@ -161,7 +155,7 @@ impl Secrets {
     fn keep(&self, name: &Name, opened: &Opened) -> io::Result<()> {
         let kept = Kept { name: name.clone(), opened: opened.clone() };
         let bytes = zeroize::Zeroizing::new(codec::encode(&kept).map_err(io::Error::other)?);
-        let sealed = keys::seal_to(&self.identity.sealing_key(), &bytes).map_err(io::Error::other)?;
+        let sealed = keys::seal_to(&self.keyring.identity.sealing_key(), &bytes).map_err(io::Error::other)?;
         let mut temporary = tempfile::NamedTempFile::new_in(&self.folder)?;
         temporary.write_all(&sealed)?;
         temporary.as_file().sync_all()?;

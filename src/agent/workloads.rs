@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
+use super::keyring::Keyring;
 use super::reports::Reports;
 use super::secrets::Secrets;
 use super::tasks::Tasks;
-use super::{AgentError, device, file, hardware, keeper, provisions, steer};
+use super::{AgentError, device, file, hardware, keeper, provisions, shelter, steer};
 use crate::config::Config;
-use crate::consensus::Engine;
 use crate::images::ImageStore;
+use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig};
 use crate::volumes::Volumes;
@@ -18,6 +19,7 @@ use crate::volumes::Volumes;
 /// What a device needs to run containers.
 pub(super) struct Workloads {
     pub(super) runtime: Shims,
+    sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
     volumes: Arc<Volumes>,
 }
@@ -26,27 +28,32 @@ impl Workloads {
     pub(super) async fn open(config: &Config) -> Result<Self, AgentError> {
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
+        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         let volumes = Volumes::open(provisions::places(config)).map_err(file("open the folders of volumes"))?;
-        Ok(Self { runtime, images, volumes: Arc::new(volumes) })
+        Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes) })
     }
 
     /// Starts to look after this device.
     pub(super) fn spawn(
         &self,
         config: &Arc<Config>,
-        engine: &Engine,
+        keyring: Keyring,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
-        secrets: Arc<Secrets>,
         name: &str,
         tasks: &Tasks,
-    ) {
+    ) -> Result<(), AgentError> {
+        let engine = keyring.engine.clone();
+        let secrets = Secrets::open(config.data_dir.join("secrets"), keyring, tasks.clone())
+            .map_err(file("open the secrets of this device"))?;
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
         let device = device::Device {
             engine: engine.clone(),
             runtime: Arc::new(self.runtime.clone()),
+            sandboxes: self.sandboxes.clone(),
+            unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
             volumes: self.volumes.clone(),
             secrets,
@@ -58,7 +65,8 @@ impl Workloads {
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
         tasks.spawn("look after the device", device.run());
-        tasks.spawn("follow the node", steer::follow_node(engine.clone(), name.to_owned()));
+        tasks.spawn("follow the node", steer::follow_node(engine, name.to_owned()));
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Sources<'a> {
     pub(super) pod: &'a Pod,
     pub(super) container: &'a Container,
     pub(super) target: &'a Target,
+    pub(super) pod_ip: String,
 }
 
 /// All variables in order, and those that the pod defines: only these are expanded in commands.
@@ -132,7 +133,7 @@ impl Sources<'_> {
             };
         }
         if let Some(wanted) = &from.field_ref {
-            return field_of(self.pod, &self.target.node, &wanted.field_path)
+            return field_of(self.pod, &self.target.node, &self.pod_ip, &wanted.field_path)
                 .map(Some)
                 .ok_or_else(|| SpecError::Field { variable: var.name.clone(), path: wanted.field_path.clone() });
         }
@@ -152,7 +153,7 @@ fn text(value: &Bytes) -> String {
 }
 
 /// A field of the pod, such as `metadata.labels['app']`.
-pub(super) fn field_of(pod: &Pod, node: &NodeContext, path: &str) -> Option<String> {
+pub(super) fn field_of(pod: &Pod, node: &NodeContext, pod_ip: &str, path: &str) -> Option<String> {
     let meta = &pod.metadata;
     if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
         let map = match map {
@@ -169,7 +170,8 @@ pub(super) fn field_of(pod: &Pod, node: &NodeContext, path: &str) -> Option<Stri
         "metadata.uid" => meta.uid.clone(),
         "spec.nodeName" => Some(node.name.clone()),
         "spec.serviceAccountName" => Some(spec.service_account_name.clone().unwrap_or_else(|| "default".into())),
-        "status.hostIP" | "status.podIP" | "status.hostIPs" | "status.podIPs" => Some(node.ip.clone()),
+        "status.hostIP" | "status.hostIPs" => Some(node.ip.clone()),
+        "status.podIP" | "status.podIPs" => Some(pod_ip.to_owned()),
         _ => None,
     }
 }

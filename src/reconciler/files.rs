@@ -121,7 +121,8 @@ impl Maker<'_> {
         match path {
             "metadata.labels" => Some(lines(meta.labels.as_ref())),
             "metadata.annotations" => Some(lines(meta.annotations.as_ref())),
-            other => env::field_of(self.pod, &self.target.node, other),
+            // Addresses are for variables only.
+            other => env::field_of(self.pod, &self.target.node, "", other),
         }
     }
 }

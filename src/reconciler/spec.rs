@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::container::{Confinement, ContainerRef, ContainerSpec, Limits, Namespaces};
+use super::container::{Confinement, ContainerRef, ContainerSpec, Limits};
 use super::env::{self, Sources};
 use super::expand::expand;
+use super::sandbox::ReadySandbox;
 use super::target::{NodeContext, Settings, Target};
 use super::volumes;
 use crate::resource::quantity::NotAQuantity;
@@ -118,6 +119,7 @@ pub fn container_spec(
     container: &Container,
     image: &ImageConfig,
     target: &Target,
+    sandbox: &ReadySandbox,
 ) -> Result<ContainerSpec, SpecError> {
     let Target { node, settings, .. } = target;
     let empty = PodSpec::default();
@@ -125,8 +127,9 @@ pub fn container_spec(
     if container.security_context.as_ref().and_then(|security| security.privileged) == Some(true) {
         return Err(SpecError::Privileged);
     }
-    let hostname = hostname(pod, spec, node);
-    let sources = Sources { pod, container, target };
+    let hostname = sandbox.hostname.clone();
+    let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
+    let sources = Sources { pod, container, target, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
     let (uid, gid) = user(spec, container, image)?;
@@ -149,18 +152,11 @@ pub fn container_spec(
         oom_score_adj: oom_score_adj(spec, container, node)?,
         reference,
         mounts: volumes::mounts(pod, container, &target.places, &variables.own)?,
-        namespaces: Namespaces::default(),
+        namespaces: sandbox.namespaces(),
+        sandbox: Some(sandbox.folder.clone()),
         confinement: Confinement::default(),
         devices: Vec::new(),
     })
-}
-
-fn hostname(pod: &Pod, spec: &PodSpec, node: &NodeContext) -> String {
-    if spec.host_network == Some(true) {
-        return node.name.clone();
-    }
-    let name = spec.hostname.clone().filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone());
-    name.unwrap_or_default().chars().take(63).collect()
 }
 
 /// `command` replaces the image's entrypoint and its arguments; `args` only the arguments.

@@ -153,8 +153,14 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        let resolv_conf = self.0.config.run_dir.join("resolv.conf");
-        settle::refresh_resolv_conf(&resolv_conf).map_err(|error| failed("write resolv.conf", &error))?;
+        let resolv_conf = match &spec.sandbox {
+            Some(sandbox) => sandbox.join("resolv.conf"),
+            None => {
+                let own = self.0.config.run_dir.join("resolv.conf");
+                settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
+                own
+            }
+        };
         let config = &self.0.config;
         let order = Order {
             cgroup: self.0.cgroup(&id),

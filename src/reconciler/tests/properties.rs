@@ -55,7 +55,21 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     bench.target.pods[0].pod = serde_json::from_slice(&serde_json::to_vec(&object).unwrap()).unwrap();
                     changed = true;
                 }
-                Action::DeletePod { .. } => return Ok(true),
+                Action::MakeSandbox { .. } => {
+                    prop_assert!(bench.observed.sandboxes.is_empty());
+                    bench.observed.sandboxes.push(shelter(None));
+                    changed = true;
+                }
+                Action::RemoveSandbox(_) => {
+                    let own = &bench.observed.containers;
+                    prop_assert!(own.iter().all(|other| matches!(other.state, ContainerState::Exited(_))));
+                    bench.observed.sandboxes.clear();
+                    changed = true;
+                }
+                Action::DeletePod { .. } => {
+                    prop_assert!(bench.observed.sandboxes.is_empty());
+                    return Ok(true);
+                }
                 Action::PrepareImage { .. }
                 | Action::MakeVolumes { .. }
                 | Action::RemoveVolumes { .. }

@@ -19,13 +19,10 @@ fn spec_of(container: &Value, extra: &Value) -> Result<ContainerSpec, SpecError>
         secrets: [secret("s", &[("k", "hidden"), ("l", "more")]), sealed("far")].into(),
         ..Target::default()
     };
-    let reference = ContainerRef {
-        pod: PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() },
-        container: "web".into(),
-        attempt: 0,
-    };
+    let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt: 0 };
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    container_spec(reference, &pod, container, &image, &target)
+    let sandbox = shelter(None);
+    container_spec(reference, &pod, container, &image, &target, sandbox.ready().unwrap())
 }
 
 fn args(container: &Value) -> Vec<String> {

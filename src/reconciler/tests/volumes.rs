@@ -70,6 +70,8 @@ fn volumes_come_before_the_first_container_and_go_after_the_last() {
     assert!(bench.words().is_empty());
     bench.target.pods[0].pod.metadata.deletion_timestamp = Some(NOW.to_kubernetes());
     bench.observed.containers.clear();
+    assert_eq!(bench.words(), ["unshelter web-1", "remove volumes of u1"]);
+    bench.observed.sandboxes.clear();
     assert_eq!(bench.words(), ["remove volumes of u1"]);
     bench.observed.volumes.clear();
     assert_eq!(bench.words(), ["delete web-1 at 7"]);
@@ -79,6 +81,7 @@ fn volumes_come_before_the_first_container_and_go_after_the_last() {
 fn volumes_of_nobody_are_removed_once_nothing_runs_in_them() {
     let mut bench = bench(&json!([]), &json!([]));
     bench.target.pods.clear();
+    bench.observed.sandboxes.clear();
     bench.observed.volumes.insert("u1".into(), BTreeMap::new());
     bench.running(0);
     assert!(!bench.words().contains(&"remove volumes of u1".to_owned()));
@@ -92,7 +95,7 @@ fn a_finished_pod_keeps_no_volumes() {
     bench.target.pods[0].pod.status = Some(PodStatus { phase: Some("Succeeded".into()), ..PodStatus::default() });
     bench.observed.volumes.insert("u1".into(), BTreeMap::new());
     bench.exited(0, exit(0, 0, 1));
-    assert_eq!(bench.words(), ["remove volumes of u1"]);
+    assert_eq!(bench.words(), ["remove volumes of u1", "unshelter web-1"]);
 }
 
 #[test]

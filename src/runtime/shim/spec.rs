@@ -1,10 +1,13 @@
 //! The OCI configuration of a container: the restricted profile, always, with what its spec allows.
 
+use std::path::PathBuf;
+
 use libcontainer::oci_spec::runtime::Capability;
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use super::rootfs::Prepared;
+use crate::reconciler::container::{ContainerSpec, Namespace, Namespaces};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::Order;
 
@@ -55,12 +58,10 @@ pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchi
     }
     // Not more than the device itself may have: without CAP_SYS_RESOURCE that would be refused.
     let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES.0, |(_, hard)| hard.min(OPEN_FILES.1));
-    // The network is the device's own: every pod is a hostNetwork pod.
-    let namespaces = ["pid", "mount", "uts", "ipc", "cgroup"].map(|name| json!({"type": name}));
     let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
     Ok(json!({
         "ociVersion": "1.0.2",
-        "hostname": spec.hostname,
+        "hostname": (spec.namespaces.uts != Namespace::Host).then_some(&spec.hostname),
         "root": {"path": prepared.root, "readonly": spec.read_only_root},
         "process": {
             "terminal": false,
@@ -81,13 +82,36 @@ pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchi
         },
         "mounts": mounts(order, prepared, unified),
         "linux": {
-            "namespaces": namespaces,
+            "namespaces": namespaces(&spec.namespaces),
             "cgroupsPath": order.cgroup,
             "resources": resources(order, hierarchies)?,
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
     }))
+}
+
+/// Those of its own, and those of its pod; the device's are not named.
+fn namespaces(wanted: &Namespaces) -> Vec<Value> {
+    let mut all = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+    let shared = [("network", &wanted.network), ("ipc", &wanted.ipc), ("uts", &wanted.uts), ("pid", &wanted.pid)];
+    for (kind, whose) in shared {
+        match whose {
+            Namespace::Own => all.push(json!({"type": kind})),
+            Namespace::At(path) => all.push(json!({"type": kind, "path": path})),
+            Namespace::Host => {}
+        }
+    }
+    all
+}
+
+/// Where a container's `/dev/shm` comes from, if it is not its own.
+fn shared_memory(spec: &ContainerSpec) -> Option<PathBuf> {
+    match spec.namespaces.ipc {
+        Namespace::Host => Some("/dev/shm".into()),
+        Namespace::At(_) => spec.sandbox.as_ref().map(|sandbox| sandbox.join("shm")),
+        Namespace::Own => None,
+    }
 }
 
 /// Checks the names. On version 2 there is no device control, so nobody may make device nodes there.
@@ -115,7 +139,12 @@ fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        match shared_memory(&order.spec) {
+            Some(shared) => {
+                mount("/dev/shm", "bind", &shared.to_string_lossy(), &["bind", "nosuid", "noexec", "nodev"])
+            }
+            None => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        },
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount(
