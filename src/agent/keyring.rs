@@ -79,6 +79,9 @@ impl Keyring {
             }
             Ask::ForUser { values } => {
                 let opened = asker.and_then(|asker| {
+                    if asker.witness {
+                        return Err(format!("{} is a witness, and serves nobody", asker.name));
+                    }
                     tracing::info!(device = asker.name, values = values.len(), "secrets are opened for a user");
                     self.unlock_here(values)
                 });
@@ -214,7 +217,7 @@ impl Keyring {
                     Err(why) if seal.sealed.keys().any(|id| members.contains_key(id)) => return Err(why.to_string()),
                     Err(_) => {
                         tracing::error!(
-                            "nobody is left who holds the fleet's key for secrets: a new one is made, and secrets of before must be written anew"
+                            "nobody is left who holds the fleet's key for secrets: a new one is made, and secrets of before must be deleted and created again"
                         );
                         (Vault::generate().map_err(|error| error.to_string())?, expect)
                     }

@@ -45,7 +45,7 @@ pub enum Locked {
     #[error("it is not a value that was locked by a fleet, or it is damaged")]
     Damaged,
     /// Another key opens it.
-    #[error("it was locked with another key than the fleet's, which is lost: write the secret anew")]
+    #[error("it was locked with another key than the fleet's, which is lost: delete the secret and create it again")]
     OtherKey,
     /// It was locked for another place.
     #[error("it was locked for another place than the one where it is: somebody moved it")]
