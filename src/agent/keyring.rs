@@ -53,14 +53,17 @@ pub(crate) struct Opened {
 
 type Answer<T> = Result<T, String>;
 
+/// The key, and the revision of the seal that it was opened from.
+type OpenVault = (u64, Arc<Vault>);
+
 /// The way to what is locked.
 #[derive(Clone)]
 pub(crate) struct Keyring {
     pub(crate) engine: Engine,
     pub(crate) identity: Arc<Identity>,
     pub(crate) member_id: u64,
-    /// The opened key, with the revision of its seal.
-    opened: Arc<Mutex<Option<(u64, Arc<Vault>)>>>,
+    /// The key, once it was opened.
+    opened: Arc<Mutex<Option<OpenVault>>>,
 }
 
 impl Keyring {

@@ -61,13 +61,12 @@ impl Secrets {
         let mut held = BTreeMap::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            match read(&path, &keyring.identity) {
-                Some(kept) => drop(held.insert(kept.name, kept.opened)),
-                None => {
-                    tracing::warn!(file = %path.display(), "a kept secret can not be opened; a voter is asked again");
-                    fs::remove_file(&path)?;
-                }
+            if let Some(kept) = read(&path, &keyring.identity) {
+                held.insert(kept.name, kept.opened);
+                continue;
             }
+            tracing::warn!(file = %path.display(), "a kept secret can not be opened; a voter is asked again");
+            fs::remove_file(&path)?;
         }
         let inner = Mutex::new(Inner { held, ..Inner::default() });
         Ok(Arc::new(Self { keyring, folder, tasks, inner, changed: watch::Sender::new(0) }))
@@ -84,15 +83,12 @@ impl Secrets {
         let mut inner = self.inner();
         let held = inner.held.get(name);
         let fresh = held.is_some_and(|held| held.revision >= revision);
-        let state = match held {
-            Some(held) => {
-                let values = held.values.iter().map(|(key, value)| (key.clone(), Bytes(value.clone())));
-                SecretState::Open(values.collect())
-            }
-            None => {
-                let why = inner.failures.get(name).cloned();
-                SecretState::Sealed(why.unwrap_or_else(|| "a voter is being asked".into()))
-            }
+        let state = if let Some(held) = held {
+            let values = held.values.iter().map(|(key, value)| (key.clone(), Bytes(value.clone())));
+            SecretState::Open(values.collect())
+        } else {
+            let why = inner.failures.get(name).cloned();
+            SecretState::Sealed(why.unwrap_or_else(|| "a voter is being asked".into()))
         };
         if !fresh && inner.asking.insert(name.clone()) {
             let (this, name) = (self.clone(), name.clone());

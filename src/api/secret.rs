@@ -78,13 +78,12 @@ impl Api {
             }
         }
         if let Some(value) = object.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(LAST_APPLIED)) {
-            *value = match same(&["metadata", "annotations", LAST_APPLIED], value) {
-                Some(stored) => stored,
-                None => {
-                    let text = value.as_str().unwrap_or_default().as_bytes();
-                    let locked = secrecy.lock(&place, text).map_err(refused)?;
-                    format!("{LOCKED_TEXT}{}", BASE64.encode(locked)).into()
-                }
+            *value = if let Some(stored) = same(&["metadata", "annotations", LAST_APPLIED], value) {
+                stored
+            } else {
+                let text = value.as_str().unwrap_or_default().as_bytes();
+                let locked = secrecy.lock(&place, text).map_err(refused)?;
+                format!("{LOCKED_TEXT}{}", BASE64.encode(locked)).into()
             };
         }
         Ok(object)

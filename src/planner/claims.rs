@@ -55,15 +55,14 @@ impl<'a> Claims<'a> {
     /// Binds what is not bound to a device, and relies on the rest as it is.
     pub(super) fn bind(&self, mut step: Step, device: &str) -> Step {
         for (key, claim) in &self.found {
-            step = match claim::device_of(&claim.object) {
-                Some(_) => step.require(key, claim.revision),
-                None => {
-                    let mut bound = claim.object.clone();
-                    let annotations = bound.metadata.annotations.get_or_insert_default();
-                    annotations.insert(SELECTED_NODE.to_owned(), device.to_owned());
-                    step.replace(key, claim.revision, &bound)
-                }
-            };
+            if claim::device_of(&claim.object).is_some() {
+                step = step.require(key, claim.revision);
+                continue;
+            }
+            let mut bound = claim.object.clone();
+            let annotations = bound.metadata.annotations.get_or_insert_default();
+            annotations.insert(SELECTED_NODE.to_owned(), device.to_owned());
+            step = step.replace(key, claim.revision, &bound);
         }
         step
     }

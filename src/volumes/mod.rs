@@ -236,13 +236,9 @@ fn make_memory(folder: &Path, mode: u32, size: Option<u64>, group: Option<Group>
     if is_mounted(folder)? {
         return Ok(());
     }
-    let mut options = format!("mode={:o}", mode_with(mode, group));
-    if let Some(size) = size {
-        options.push_str(&format!(",size={size}"));
-    }
-    if let Some(group) = group {
-        options.push_str(&format!(",gid={}", group.id));
-    }
+    let size = size.map(|size| format!(",size={size}")).unwrap_or_default();
+    let gid = group.map(|group| format!(",gid={}", group.id)).unwrap_or_default();
+    let options = format!("mode={:o}{size}{gid}", mode_with(mode, group));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("tmpfs"), folder, Some("tmpfs"), flags, Some(options.as_str()))?)
 }
