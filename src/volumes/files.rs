@@ -108,7 +108,9 @@ fn write_set(set: &Path, files: &[VolumeFile], group: Option<Group>, durable: bo
 }
 
 fn make(folder: &Path, group: Option<Group>) -> io::Result<()> {
-    DirBuilder::new().mode(0o755).create(folder)?;
+    DirBuilder::new().mode(0o700).create(folder)?;
+    // Whatever the agent's umask says: users in the container read it.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     if let Some(group) = group {
         chown(folder, None, Some(group.id))?;
     }

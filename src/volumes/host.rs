@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 
 use super::beneath;
 use crate::reconciler::volume::HostKind;
@@ -39,7 +39,10 @@ fn make_file(top: &OwnedFd, path: &Path) -> nix::Result<()> {
     let inner = if parent.as_os_str().is_empty() { None } else { Some(beneath::open(top, parent)?) };
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let name = path.file_name().unwrap_or_default();
-    nix::fcntl::openat(inner.as_ref().unwrap_or(top), name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+    let mode = Mode::from_bits_truncate(0o644);
+    let made = nix::fcntl::openat(inner.as_ref().unwrap_or(top), name, flags, mode)?;
+    // Whatever the agent's umask says.
+    fchmod(&made, mode)
 }
 
 fn suits(found: &OwnedFd, kind: HostKind) -> Result<(), String> {
