@@ -69,6 +69,7 @@ pub(super) fn create(
         object["status"]["qosClass"] = class.map_or(Value::Null, |class| json!(class));
     }
     errors.extend(validate::object(kind, &object));
+    warnings.extend(validate::warnings(kind, &object));
     finish(kind, object, &errors)
 }
 
@@ -100,6 +101,7 @@ pub(super) fn update(
     count_generation(kind, old, &mut object);
     errors.extend(validate::object(kind, &object));
     errors.extend(validate::update(kind, old, &object));
+    warnings.extend(validate::warnings(kind, &object));
     finish(kind, object, &errors)
 }
 

@@ -111,6 +111,17 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What an object asks for that is taken and does nothing, beyond what the field table says.
+pub fn warnings(kind: &Kind, object: &Value) -> Vec<String> {
+    match kind.kind {
+        "Pod" => volume::warnings(object.get("spec").unwrap_or(&Value::Null), "spec"),
+        "Deployment" | "ReplicaSet" => {
+            volume::warnings(object.pointer("/spec/template/spec").unwrap_or(&Value::Null), "spec.template.spec")
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Whether the object can be read as its Kubernetes type; what cannot would stop every reader.
 pub fn readable(kind: &Kind, object: &Value) -> Result<(), String> {
     fn check<T: serde::de::DeserializeOwned>(object: &Value) -> Result<(), String> {
