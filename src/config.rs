@@ -49,6 +49,9 @@ pub struct Config {
     /// Paths of this device that pods may mount (`hostPath`), with all below them; `:ro` at the end
     /// allows reading only.
     pub host_paths: Vec<String>,
+    /// Folder with the manifests of static pods: they run on this device without asking anybody, with or
+    /// without a fleet. Empty: none.
+    pub manifests_dir: PathBuf,
     /// Memory kept back from pods, in bytes.
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
@@ -86,6 +89,7 @@ impl Default for Config {
             log_max_files: 3,
             pids_limit: 1024,
             host_paths: Vec::new(),
+            manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
         }
@@ -186,6 +190,10 @@ impl Config {
             if !dir.is_absolute() {
                 found.push(format!("{key} is {}, but must be an absolute path", dir.display()));
             }
+        }
+        if !self.manifests_dir.as_os_str().is_empty() && !self.manifests_dir.is_absolute() {
+            let dir = self.manifests_dir.display();
+            found.push(format!("manifests_dir is {dir}, but must be an absolute path, or empty for no static pods"));
         }
         if !self.cgroup.starts_with('/') || self.cgroup.len() < 2 || self.cgroup.contains("..") {
             found.push(format!("cgroup is {:?}, but must be a path such as \"/kith\"", self.cgroup));

@@ -30,12 +30,16 @@ pub mod volumes;
 
 pub mod runtime;
 
+pub mod probing;
+
 pub mod network;
 
 pub mod api;
 
 pub mod agent;
 pub mod config;
+#[doc(hidden)]
+pub mod kill_point;
 
 pub mod cli;
 

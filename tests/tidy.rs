@@ -24,11 +24,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("images", &["resource", "reconciler"]),
     ("volumes", &["resource", "reconciler"]),
     // A sub path is opened as the room of volumes opens paths: beneath, whatever a program left there.
-    ("runtime", &["resource", "reconciler", "volumes"]),
+    ("runtime", &["resource", "reconciler", "volumes", "kill_point"]),
+    // Executes what the reconciler names, and runs programs in containers.
+    ("probing", &["resource", "reconciler", "runtime"]),
     // What the containers of a pod share is decided by the reconciler.
     ("network", &["config", "resource", "reconciler"]),
     ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
     ("config", &[]),
+    // Tests have the agent killed where any edge is in the middle of something.
+    ("kill_point", &[]),
 ];
 
 /// The edges that may use everything: they compose.

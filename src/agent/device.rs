@@ -11,16 +11,22 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::hooking::Hooks;
+use super::manifests::Manifests;
+use super::prober::{Probes, Wanted};
 use super::provisions;
 use super::reports::{Report, Reports};
 use super::secrets::Secrets;
 use super::shelter::Unsheltered;
+use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
-use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
+use crate::probing::Asker;
+use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
@@ -47,12 +53,14 @@ const PREPARED_QUEUE: usize = 16;
 
 /// Everything the loop acts with.
 pub(crate) struct Device {
-    pub(crate) engine: Engine,
+    /// `None` while this device is in no fleet: then it runs static pods alone.
+    pub(crate) engine: Option<Engine>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) volumes: Arc<Volumes>,
-    pub(crate) secrets: Arc<Secrets>,
+    /// `None` outside of a fleet.
+    pub(crate) secrets: Option<Arc<Secrets>>,
     /// Why volumes of pods could not be made, by uid.
     pub(crate) volume_failures: Mutex<BTreeMap<String, String>>,
     pub(crate) reports: Arc<Reports>,
@@ -60,12 +68,19 @@ pub(crate) struct Device {
     pub(crate) tasks: Tasks,
     pub(crate) node: NodeContext,
     pub(crate) settings: Settings,
+    pub(crate) asker: Asker,
+    /// The folder of static pods.
+    pub(crate) manifests_dir: PathBuf,
     pub(crate) unsheltered: Unsheltered,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
-#[derive(Default)]
 struct Memory {
+    statics: Statics,
+    hooks: Hooks,
+    probes: Probes,
+    /// When this device began to end a pod as a whole, by uid.
+    ending: BTreeMap<String, Timestamp>,
     images: BTreeMap<String, Prepared>,
     /// Images that are being looked for.
     looking: BTreeSet<String>,
@@ -86,13 +101,18 @@ struct Prepared {
 impl Device {
     /// Keeps this device as it should be, for ever. Being dropped between two actions is safe: the
     /// next agent observes what was done.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self, probes: Probes) {
         self.wait_for_state().await;
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
-        let mut memory = Memory::default();
-        let mut revisions = self.engine.revision();
+        let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name));
+        let hooks = Hooks::new(self.asker.clone(), self.tasks.clone());
+        let mut memory = Memory::new(statics, hooks, probes);
+        // Without a fleet nothing moves its revision.
+        let (_still, standing) = tokio::sync::watch::channel(0);
+        let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
-        let mut secrets = self.secrets.changed();
+        let (_still, untold) = tokio::sync::watch::channel(0);
+        let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
@@ -110,6 +130,9 @@ impl Device {
                 () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = secrets.changed() => if changed.is_err() { return },
+                () = memory.hooks.moved() => {}
+                () = memory.probes.moved() => {}
+                () = memory.statics.manifests.moved() => {}
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
@@ -122,8 +145,9 @@ impl Device {
     /// A device that begins again has an empty state at first: it says nothing about what should
     /// run here, and whatever runs goes on.
     async fn wait_for_state(&self) {
-        let mut applied = self.engine.applied();
-        while !self.engine.belongs() {
+        let Some(engine) = &self.engine else { return };
+        let mut applied = engine.applied();
+        while !engine.belongs() {
             systemd::alive();
             // Cancel-safe: a watch and a timer.
             tokio::select! {
@@ -135,12 +159,13 @@ impl Device {
 
     /// Waits for a revision that changed a pod of this device or something that its pods refer to.
     async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>, read: &BTreeSet<Key>) {
+        let Some(engine) = &self.engine else { return std::future::pending().await };
         loop {
             if revisions.changed().await.is_err() {
                 return std::future::pending().await;
             }
             let now = *revisions.borrow();
-            let Ok(events) = self.engine.events_since(seen, None) else { return };
+            let Ok(events) = engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
                 _ => read.contains(&event.key),
@@ -162,17 +187,26 @@ impl Device {
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
-        let target = self.target(memory)?;
+        let now = self.clock.now();
+        let target = self.target(memory, &containers, now)?;
         let observed = Observed {
-            containers,
             sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
+            ending: memory.ending.clone(),
+            hooks: memory.hooks.of(&containers),
+            health: memory.probes.health(),
             volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
             volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            containers,
         };
         memory.read = provisions::read_by(&target.pods);
-        let now = self.clock.now();
         let decision = diff(&target, &observed, now);
+        memory.ending.retain(|uid, _| decision.ending.contains(uid));
+        for uid in decision.ending {
+            memory.ending.entry(uid).or_insert(now);
+        }
+        let there = observed.containers.into_iter().map(|container| container.reference).collect();
+        memory.probes.want(Wanted { orders: decision.probes, there });
         for (name, state) in &target.images {
             match state {
                 ImageState::Absent => self.prepare(name, memory, prepared, Some((names, RESYNC))),
@@ -181,11 +215,21 @@ impl Device {
             }
         }
         let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
+        let mut next_look = RESYNC;
         for action in decision.actions {
             match action {
                 Action::PrepareImage { image } => {
                     memory.images.insert(image.clone(), Prepared::preparing(names));
                     self.prepare(&image, memory, prepared, None);
+                }
+                Action::Hook(hook) => memory.hooks.begin(*hook, now),
+                Action::Report { pod, revision, object } => {
+                    self.tell(&mut memory.statics, pod, Report::Status { revision, object });
+                }
+                Action::DeletePod { pod, revision } => {
+                    let own = self.tell(&mut memory.statics, pod, Report::Gone { revision });
+                    // Nobody else says that a static pod has gone.
+                    next_look = if own { Duration::ZERO } else { next_look };
                 }
                 Action::Stop { ref reference, signal: StopSignal::Ask } => {
                     memory.asked.insert(reference.clone(), now);
@@ -195,18 +239,55 @@ impl Device {
             }
         }
         let images = &memory.images;
-        let next_look = futures_util::stream::iter(by_pod.into_values())
+        let look = futures_util::stream::iter(by_pod.into_values())
             .map(|actions| self.execute(actions, images))
             .buffer_unordered(PODS_AT_ONCE)
             .fold(RESYNC, |soonest, look| async move { soonest.min(look) })
             .await;
+        let next_look = next_look.min(look);
         Ok(decision.wake_at.map_or(next_look, |at| at.since(now).min(next_look)))
     }
 
-    /// What should run here, from the local replica.
-    fn target(&self, memory: &Memory) -> Result<Target, String> {
-        let listing = self.engine.list("Pod", None).map_err(|error| error.to_string())?;
+    /// Tells the fleet of a pod. Returns whether it is a static one.
+    fn tell(&self, statics: &mut Statics, pod: PodRef, report: Report) -> bool {
+        if !statics.has(&pod) {
+            self.reports.report(pod, report);
+            return false;
+        }
+        if let Some(own) = statics.report(&pod, report) {
+            self.reports.report(pod, own);
+        }
+        true
+    }
+
+    /// What should run here, from the local replica and from files.
+    fn target(&self, memory: &mut Memory, containers: &[ObservedContainer], now: Timestamp) -> Result<Target, String> {
+        let mut pods = self.bound()?;
+        for (pod, report) in memory.statics.mix(&mut pods, containers, now) {
+            self.reports.report(pod, report);
+        }
+        for occurrence in memory.statics.manifests.news() {
+            self.reports.event(occurrence);
+        }
+        let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
+        let images =
+            needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
+        let mut target = Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pods,
+            settings: self.settings,
+            ..Target::default()
+        };
+        self.provide(&mut target)?;
+        Ok(target)
+    }
+
+    /// The pods that the fleet has bound to this device.
+    fn bound(&self) -> Result<Vec<TargetPod>, String> {
         let mut pods = Vec::new();
+        let Some(engine) = &self.engine else { return Ok(pods) };
+        let listing = engine.list("Pod", None).map_err(|error| error.to_string())?;
         let mut unreadable = None;
         for document in &listing.documents {
             if node_of(&document.body).is_none_or(|node| node != self.node.name) {
@@ -221,18 +302,7 @@ impl Device {
             // Its containers would look like nobody's, and be stopped.
             return Err(format!("a pod of this device can not be read: {unreadable}"));
         }
-        let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
-        let images =
-            needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut target = Target {
-            node: self.node.clone(),
-            images: images.collect(),
-            pods,
-            settings: self.settings,
-            ..Target::default()
-        };
-        self.provide(&mut target)?;
-        Ok(target)
+        Ok(pods)
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
@@ -270,14 +340,23 @@ impl Device {
                 Action::MakeSandbox { spec, complaint } => (Ok(()), Some(self.shelter(*spec, *complaint).await)),
                 Action::RemoveSandbox(pod) => (Ok(()), Some(self.unshelter(&pod).await)),
                 // A start that failed is observed as an exit, or decided again in its own time.
-                Action::Start(spec) => (self.start(*spec, images).await, None),
+                Action::Start(spec) => {
+                    kill_point::reached("start:before");
+                    let done = self.start(*spec, images).await;
+                    kill_point::reached("start:after");
+                    (done, None)
+                }
                 Action::Stop { reference, signal } => {
+                    kill_point::reached("stop:before");
                     let done = self.runtime.stop(&reference, signal).await;
+                    kill_point::reached("stop:after");
                     let again = done.is_err().then_some(PAUSE);
                     (done, again)
                 }
                 Action::Remove(reference) => {
+                    kill_point::reached("remove:before");
                     let done = self.runtime.remove(&reference).await;
+                    kill_point::reached("remove:after");
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
                 }
@@ -289,19 +368,14 @@ impl Device {
                     let look = if self.remove_volumes(uid).await { Duration::ZERO } else { PAUSE };
                     (Ok(()), Some(look))
                 }
-                Action::Report { pod, revision, object } => {
-                    self.reports.report(pod, Report::Status { revision, object });
-                    (Ok(()), None)
-                }
-                Action::DeletePod { pod, revision } => {
-                    self.reports.report(pod, Report::Gone { revision });
-                    (Ok(()), None)
-                }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
                     (Ok(()), None)
                 }
-                Action::PrepareImage { .. } => (Ok(()), None),
+                // The loop itself has done these.
+                Action::PrepareImage { .. } | Action::Hook(_) | Action::Report { .. } | Action::DeletePod { .. } => {
+                    (Ok(()), None)
+                }
             };
             next_look = next_look.min(look.unwrap_or(RESYNC));
             if let Err(error) = done {
@@ -319,6 +393,21 @@ impl Device {
         let layers = images.get(&spec.image).map(|image| image.layers.clone()).unwrap_or_default();
         tracing::info!(pod = spec.reference.pod.name, container = spec.reference.container, "start a container");
         self.runtime.start(spec, layers).await
+    }
+}
+
+impl Memory {
+    fn new(statics: Statics, hooks: Hooks, probes: Probes) -> Self {
+        Self {
+            statics,
+            hooks,
+            probes,
+            ending: BTreeMap::new(),
+            images: BTreeMap::new(),
+            looking: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            read: BTreeSet::new(),
+        }
     }
 }
 
@@ -351,6 +440,7 @@ fn pod_uid(action: &Action) -> String {
     match action {
         Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
+        Action::Hook(hook) => hook.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. }
         | Action::DeletePod { pod, .. }

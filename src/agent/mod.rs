@@ -13,12 +13,15 @@ mod enter;
 pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
+mod hooking;
 mod keeper;
 mod keyring;
 mod leader;
 mod lock;
+mod manifests;
 pub mod node;
 mod peers;
+mod prober;
 mod provisions;
 mod recovery;
 mod rehearse;
@@ -27,6 +30,7 @@ mod roll;
 mod secrets;
 mod serve;
 mod shelter;
+mod statics;
 pub(crate) mod status;
 mod steer;
 mod systemd;
@@ -34,7 +38,6 @@ pub mod tasks;
 mod unsound;
 mod workloads;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +103,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// TLS for probes.
+    #[error("set up TLS for probes")]
+    Probes(#[from] rustls::Error),
     /// What the containers of a pod share.
     #[error("look after the networks of pods")]
     Network(#[from] NetworkError),
@@ -163,7 +169,7 @@ pub async fn run(
     let data = lock::Lock::take(&config.data_dir, "data_dir").await?;
     let _alone = [data, lock::Lock::take(&config.run_dir, "run_dir").await?];
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
-    let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
+    let Some(enrolment) = wait_for_enrolment(&config, &mut signals).await? else { return Ok(()) };
     let enrolment = exchange::finish(&config.data_dir, enrolment)?;
     let config = Arc::new(config);
     let started = Agent::start(config.clone(), identity, enrolment).await;
@@ -239,17 +245,20 @@ impl Signals {
 }
 
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
-async fn wait_for_enrolment(data_dir: &Path, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
-    let mut said = false;
+async fn wait_for_enrolment(config: &Config, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
+    let mut alone = None;
     loop {
         systemd::alive();
-        if let Some(enrolment) = Enrolment::load(data_dir)? {
+        if let Some(enrolment) = Enrolment::load(&config.data_dir)? {
+            if let Some(tasks) = alone {
+                Tasks::finish(&tasks).await;
+            }
             return Ok(Some(enrolment));
         }
-        if !said {
+        if alone.is_none() {
             tracing::info!("this device is in no fleet yet: kith init makes one, kith join TOKEN enters one");
+            alone = Some(Workloads::run_alone(config).await);
             systemd::ready("waiting for kith init or kith join");
-            said = true;
         }
         // Cancel-safe: signals and a timer.
         tokio::select! {
@@ -337,10 +346,7 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        match &workloads {
-            Some(workloads) => workloads.spawn(&config, keyring, (&clock, &reports), &enrolment.name, &tasks)?,
-            None => tasks.spawn("show that the witness lives", live()),
-        }
+        workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");

@@ -58,8 +58,10 @@ impl Device {
                     }
                 }
                 "Secret" => {
-                    let state = self.secrets.state(&place, found.modified);
-                    target.secrets.insert(place, state);
+                    if let Some(secrets) = &self.secrets {
+                        let state = secrets.state(&place, found.modified);
+                        target.secrets.insert(place, state);
+                    }
                 }
                 _ => {
                     if let Ok(claim) = serde_json::from_slice::<PersistentVolumeClaim>(&found.body) {
@@ -68,12 +70,15 @@ impl Device {
                 }
             }
         }
-        self.secrets.keep_only(&secrets);
+        if let Some(held) = &self.secrets {
+            held.keep_only(&secrets);
+        }
         Ok(())
     }
 
     fn document(&self, key: &Key) -> Result<Option<Document>, String> {
-        self.engine.get(key).map_err(|error| error.to_string())
+        let Some(engine) = &self.engine else { return Ok(None) };
+        engine.get(key).map_err(|error| error.to_string())
     }
 
     /// Makes volumes off the loop's thread. What could not be made is remembered for the pod's status.

@@ -1,5 +1,5 @@
-//! What runs containers on a device: opened before anything of the fleet is, so that a device which
-//! can not run them says so at once, and handed to the device's loop.
+//! What a device needs to run containers, and the loops that look after them: with its fleet, or alone
+//! while it is in none.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,24 +8,46 @@ use super::keyring::Keyring;
 use super::reports::Reports;
 use super::secrets::Secrets;
 use super::tasks::Tasks;
-use super::{AgentError, device, file, hardware, keeper, provisions, shelter, steer};
+use super::{AgentError, device, file, hardware, keeper, live, prober, provisions, shelter, steer};
 use crate::config::Config;
+use crate::identity::Enrolment;
 use crate::images::ImageStore;
+use crate::kill_point;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
+use crate::probing::Asker;
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig};
 use crate::volumes::Volumes;
 
+/// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
+pub(super) fn attend(
+    workloads: Option<&Workloads>,
+    config: &Config,
+    keyring: &Keyring,
+    (clock, reports): (&Arc<Clock>, &Arc<Reports>),
+    enrolment: &Enrolment,
+    tasks: &Tasks,
+) -> Result<(), AgentError> {
+    let Some(workloads) = workloads else {
+        tasks.spawn("show that the witness lives", live());
+        return Ok(());
+    };
+    workloads.spawn(config, Some(keyring), &enrolment.name, (clock, reports), tasks)?;
+    tasks.spawn("follow the node", steer::follow_node(keyring.engine.clone(), enrolment.name.clone()));
+    Ok(())
+}
+
 /// What a device needs to run containers.
 pub(super) struct Workloads {
     pub(super) runtime: Shims,
-    sandboxes: Sandboxes,
+    pub(super) sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
     volumes: Arc<Volumes>,
 }
 
 impl Workloads {
     pub(super) async fn open(config: &Config) -> Result<Self, AgentError> {
+        kill_point::arm(&config.run_dir);
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
         let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
@@ -34,38 +56,66 @@ impl Workloads {
         Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes) })
     }
 
-    /// Starts to look after this device.
-    pub(super) fn spawn(
+    /// Looks after static pods until the tasks are finished. A device that can not is told why: it may
+    /// still enter a fleet.
+    pub(super) async fn run_alone(config: &Config) -> Tasks {
+        let tasks = Tasks::new();
+        if config.manifests_dir.as_os_str().is_empty() {
+            return tasks;
+        }
+        let host = hardware::host_name();
+        let host = host.split('.').next().unwrap_or_default();
+        let name = if config.name.is_empty() { host.to_owned() } else { config.name.clone() };
+        let begun = match Self::open(config).await {
+            Ok(workloads) => {
+                let (clock, reports) = (Arc::new(Clock::default()), Arc::new(Reports::default()));
+                workloads.spawn(config, None, &name, (&clock, &reports), &tasks)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            tracing::warn!(error = crate::resource::chain(&error), "static pods are not run before this is mended");
+        }
+        tasks
+    }
+
+    fn spawn(
         &self,
-        config: &Arc<Config>,
-        keyring: Keyring,
-        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
+        config: &Config,
+        keyring: Option<&Keyring>,
         name: &str,
+        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         tasks: &Tasks,
     ) -> Result<(), AgentError> {
-        let engine = keyring.engine.clone();
-        let secrets = Secrets::open(config.data_dir.join("secrets"), keyring, tasks.clone())
-            .map_err(file("open the secrets of this device"))?;
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
+        let secrets = keyring.map(|keyring| {
+            Secrets::open(config.data_dir.join("secrets"), keyring.clone(), tasks.clone())
+                .map_err(file("open the secrets of this device"))
+        });
+        let secrets = secrets.transpose()?;
+        let asker = Asker::new(Arc::new(self.runtime.clone()))?;
+        let (probing, probes) = prober::Probing::new(asker.clone(), clock.clone(), reports.clone(), name.to_owned());
         let device = device::Device {
-            engine: engine.clone(),
+            asker,
+            manifests_dir: config.manifests_dir.clone(),
+            engine: keyring.map(|keyring| keyring.engine.clone()),
+            volumes: self.volumes.clone(),
+            secrets,
+            volume_failures: Mutex::default(),
             runtime: Arc::new(self.runtime.clone()),
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
-            volumes: self.volumes.clone(),
-            secrets,
-            volume_failures: Mutex::default(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
             node,
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
-        tasks.spawn("look after the device", device.run());
-        tasks.spawn("follow the node", steer::follow_node(engine, name.to_owned()));
+        tasks.spawn("probe", probing.run());
+        tasks.spawn("look after the device", device.run(probes));
         Ok(())
     }
 }

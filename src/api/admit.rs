@@ -70,6 +70,7 @@ pub(super) fn create(
     }
     errors.extend(validate::object(kind, &object));
     warnings.extend(validate::warnings(kind, &object));
+    errors.extend(validate::creation(kind, &object));
     finish(kind, object, &errors)
 }
 

@@ -117,11 +117,13 @@ async fn selected(selector: &str, args: &LogsArgs, client: &Client) -> Result<Ve
 }
 
 fn of_pod(pod: &Value, args: &LogsArgs) -> Vec<Source> {
-    let names = || pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+    let listed = |list: &str| pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+    let names = || listed("containers");
     let source =
         |container: Option<&str>| Source { pod: name_of(pod).to_owned(), container: container.map(str::to_owned) };
     if args.all_containers {
-        return names().map(|name| source(Some(name))).collect();
+        let all = listed("initContainers").chain(names()).chain(listed("ephemeralContainers"));
+        return all.map(|name| source(Some(name))).collect();
     }
     let chosen = args.container.as_deref().or_else(|| names().next());
     if args.container.is_none() && names().count() > 1 {

@@ -1,7 +1,8 @@
 //! The device's decisions: what should run here against what does run, and what to do about it.
 //!
 //! ```text
-//! Target (pods bound here, images, config maps) + Observed (containers, sandboxes) --diff--> Decision { actions, wake_at }
+//! Target (pods bound here, images, config maps) + Observed (containers, sandboxes, what hooks and probes found)
+//!     --diff--> Decision { actions, probes, wake_at }
 //! ```
 //!
 //! It needs no peer and no quorum: a device alone decides the same from its local replica. It keeps
@@ -10,17 +11,25 @@
 //! talks to anybody; the device loop executes what it says, one action after the other, and
 //! observes again.
 
+mod changes;
 mod conditions;
 pub mod container;
 mod env;
 mod expand;
 mod files;
+mod handler;
+mod hooks;
 mod lifecycle;
+mod mirror;
+mod prober;
+mod probes;
 mod references;
 mod restart;
+mod roles;
 pub mod sandbox;
 mod shelter;
 mod spec;
+mod standing;
 mod status;
 mod target;
 mod termination;
@@ -30,7 +39,7 @@ mod volumes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -40,6 +49,11 @@ use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSign
 use sandbox::{ObservedSandbox, SandboxSpec};
 use volume::VolumeSpec;
 
+pub use handler::{Handler, HttpAsk};
+pub use hooks::{Hook, HookKind, HookRun};
+pub use mirror::{mirror_of, mirrored, shows, static_pod};
+pub use prober::{Finished, Outcome, Prober};
+pub use probes::{Health, ProbeKind, ProbeOrder};
 pub use references::{claims_needed, configmaps_needed, secrets_needed};
 pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
 pub use target::{ImageState, NodeContext, Observed, SecretState, Settings, Target, TargetPod, images_needed};
@@ -55,6 +69,10 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// When to decide again though nothing was observed to change in between.
     pub wake_at: Option<Timestamp>,
+    /// The probes that should go on; what they find comes back as `Observed::health`.
+    pub probes: Vec<ProbeOrder>,
+    /// Uids of pods that are ended as a whole; when that began goes into `Observed::ending`.
+    pub ending: BTreeSet<String>,
 }
 
 /// One thing to do.
@@ -95,6 +113,8 @@ pub enum Action {
         /// How.
         signal: StopSignal,
     },
+    /// Execute a hook of a container; when it began and what came of it go into `Observed::hooks`.
+    Hook(Box<Hook>),
     /// Remove what is left of an exited container; its log stays.
     Remove(ContainerRef),
     /// Store the pod with its new status, if it is still at this revision.
@@ -152,8 +172,9 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
             continue;
         }
         let own = by_pod.remove(reference.uid.as_str()).unwrap_or_default();
+        let parts = pod.pod.spec.as_ref().map(roles::parts).unwrap_or_default();
         let sandbox = sandboxes.remove(reference.uid.as_str());
-        let case = lifecycle::Case { target, observed, pod, reference, own, sandbox, now };
+        let case = lifecycle::Case { target, observed, pod, reference, own, parts, sandbox, now };
         case.decide(&mut decision);
     }
     for (uid, sandbox) in sandboxes {
@@ -168,7 +189,8 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;
         for container in orphans {
-            termination::end(&mut decision, &target.settings, observed, container, grace, now);
+            let ending = termination::Ending { container, hook: None, begun: None, grace };
+            termination::end(&mut decision, &target.settings, observed, ending, now);
         }
     }
     // What ends makes room for what starts.

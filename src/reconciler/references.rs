@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
 
+use super::roles::{self, Part};
 use crate::resource::claim;
 
 /// Namespaces and names of the config maps that a pod reads.
 pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
     let mut names = BTreeSet::new();
-    for container in containers(pod) {
+    for part in parts(pod) {
+        let container = part.container;
         let keys =
             container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
         names.extend(keys.map(|key| key.name.clone()));
@@ -28,7 +30,8 @@ pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
 /// gets these and no others.
 pub fn secrets_needed(pod: &Pod) -> BTreeSet<(String, String)> {
     let mut names = BTreeSet::new();
-    for container in containers(pod) {
+    for part in parts(pod) {
+        let container = part.container;
         let keys = container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.secret_key_ref.as_ref());
         names.extend(keys.map(|key| key.name.clone()));
         let whole = container.env_from.iter().flatten().filter_map(|from| from.secret_ref.as_ref());
@@ -54,9 +57,9 @@ fn placed(pod: &Pod, names: BTreeSet<String>) -> BTreeSet<(String, String)> {
     names.into_iter().filter(|name| !name.is_empty()).map(|name| (namespace.clone(), name)).collect()
 }
 
-/// Every container of a pod, those that run first included.
-fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+/// Every container of a pod, whatever its part in it.
+fn parts(pod: &Pod) -> impl Iterator<Item = Part<'_>> {
+    pod.spec.iter().flat_map(roles::parts)
 }
 
 fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {

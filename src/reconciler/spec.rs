@@ -156,6 +156,7 @@ pub fn container_spec(
         sandbox: Some(sandbox.folder.clone()),
         confinement: Confinement::default(),
         devices: Vec::new(),
+        last_words: None,
     })
 }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::container::{ContainerRef, ObservedContainer, PodRef};
+use super::hooks::{HookKind, HookRun};
+use super::probes::Health;
+use super::roles;
 use super::sandbox::ObservedSandbox;
 use super::volume::{Bytes, Places};
 use crate::resource::{ImageConfig, Timestamp};
@@ -125,11 +128,17 @@ pub struct Observed {
     pub volumes: BTreeMap<String, BTreeMap<String, String>>,
     /// Why the volumes of a pod could not be made when that was last tried, by its uid.
     pub volume_failures: BTreeMap<String, String>,
+    /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
+    pub ending: BTreeMap<String, Timestamp>,
+    /// Hooks that were begun.
+    pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
+    /// What probes found so far; lost with a restart of the agent, and then the stored status stands.
+    pub health: BTreeMap<ContainerRef, Health>,
 }
 
 /// Images that a pod is made of, as it names them.
 pub fn images_needed(pod: &Pod) -> BTreeSet<String> {
-    pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| container.image.clone()).collect()
+    pod.spec.iter().flat_map(roles::parts).filter_map(|part| part.container.image.clone()).collect()
 }
 
 /// The nouns' name of a pod; `None` while it has no name or uid.

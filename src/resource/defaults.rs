@@ -73,9 +73,42 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
         super::volume::defaults(volume);
     }
-    for container in spec.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(container) = container.as_object_mut() {
-            container_defaults(container, host_network);
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(container) = container.as_object_mut() {
+                container_defaults(container, host_network);
+            }
+        }
+    }
+}
+
+/// The counts and times of a container's probes, and where they ask.
+fn probes(container: &mut Map<String, Value>) {
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) else { continue };
+        for (field, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
+            if probe.get(field) == Some(&json!(0)) {
+                probe.remove(field);
+            }
+            absent(probe, field, || json!(value));
+        }
+        if let Some(ask) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
+            absent(ask, "path", || json!("/"));
+            absent(ask, "scheme", || json!("HTTP"));
+        }
+        if let Some(ask) = probe.get_mut("grpc").and_then(Value::as_object_mut) {
+            absent(ask, "service", || json!(""));
+        }
+    }
+    for hook in ["/lifecycle/postStart/httpGet", "/lifecycle/preStop/httpGet"] {
+        let mut at = hook.split('/').skip(1);
+        let first = at.next().and_then(|name| container.get_mut(name));
+        let ask = at.fold(first, |found, name| found.and_then(|found| found.get_mut(name)));
+        if let Some(ask) = ask.and_then(Value::as_object_mut) {
+            absent(ask, "path", || json!("/"));
+            absent(ask, "scheme", || json!("HTTP"));
         }
     }
 }
@@ -83,6 +116,7 @@ fn pod_spec(spec: &mut Map<String, Value>) {
 fn container_defaults(container: &mut Map<String, Value>, host_network: bool) {
     absent(container, "imagePullPolicy", || json!("IfNotPresent"));
     absent(container, "resources", || json!({}));
+    probes(container);
     if let Some(Value::Object(resources)) = container.get_mut("resources") {
         let limits = resources.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some(requests) = (!limits.is_empty()).then(|| child_of(resources, "requests")).flatten() {

@@ -17,6 +17,7 @@
 mod cgroup;
 mod exec;
 mod folder;
+mod last_words;
 mod orphan;
 mod pidfd;
 mod seal;

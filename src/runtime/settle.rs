@@ -16,6 +16,7 @@ use super::orphan;
 use super::pidfd::Identity;
 use super::seal::SealedExe;
 use super::shim::waiter;
+use crate::kill_point;
 use crate::reconciler::container::Exit;
 use crate::resource::Timestamp;
 
@@ -139,13 +140,16 @@ pub(super) fn spawn<'a>(
 /// Removes what is left of a container that is over. Its log stays.
 pub(super) fn remove(folder: &Folder, scratch: &Path, cgroup: &str, hierarchies: &Hierarchies) -> io::Result<()> {
     hierarchies.remove(cgroup)?;
+    kill_point::reached("remove:cgroup");
     remove_dir(scratch)?;
+    kill_point::reached("remove:scratch");
     let grave = folder.path().with_file_name(format!(".old-{}", folder.id()));
     remove_dir(&grave)?;
     match fs::rename(folder.path(), &grave) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
+    kill_point::reached("remove:buried");
     remove_dir(&grave)
 }
 

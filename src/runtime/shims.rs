@@ -21,10 +21,11 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::cgroup::Hierarchies;
-use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id};
+use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id, make_private};
 use super::pidfd;
 use super::seal::SealedExe;
-use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, exec, settle, signal};
+use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, exec, last_words, settle, signal};
+use crate::kill_point;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, StopSignal, log_path};
 
 /// Longest report that a shim may send about its start, in bytes.
@@ -144,7 +145,7 @@ impl Shims {
         });
     }
 
-    async fn start_one(&self, spec: ContainerSpec, layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
+    async fn start_one(&self, mut spec: ContainerSpec, layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
         let id = spec.reference.id();
         let failed = |step, error: &dyn std::fmt::Display| RuntimeError::Failed {
             step,
@@ -162,9 +163,11 @@ impl Shims {
             }
         };
         let config = &self.0.config;
+        let scratch = config.scratch_dir.join(&id);
+        last_words::prepare(&mut spec, &scratch).map_err(|error| failed("make its termination message", &error))?;
         let order = Order {
             cgroup: self.0.cgroup(&id),
-            scratch: config.scratch_dir.join(&id),
+            scratch,
             resolv_conf,
             log: LogLimits {
                 path: log_path(&config.log_dir, &spec.reference),
@@ -176,11 +179,13 @@ impl Shims {
             layers,
         };
         let lock = folder.create(&order).map_err(|error| failed("create the folder", &error))?;
+        kill_point::reached("start:ordered");
         let (reader, writer) = io::pipe().map_err(|error| failed("open a pipe", &error))?;
         let report = writer.try_clone().map_err(|error| failed("open a pipe", &error))?;
         let args = ["create".into(), folder.path().as_os_str().to_owned(), order.cgroup.clone().into()];
         let child = settle::spawn(&self.0.exe, args.iter(), lock, Some((OwnedFd::from(writer), OwnedFd::from(report))));
         let child = child.map_err(|error| failed("start the shim", &error))?;
+        kill_point::reached("start:spawned");
         self.watch(folder, Some(child));
         let receiver =
             pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| failed("read the shim's report", &error))?;
@@ -418,11 +423,6 @@ impl Runtime for Shims {
 
 fn setup(step: String, error: &dyn std::fmt::Display) -> RuntimeError {
     RuntimeError::Setup { step, reason: error.to_string() }
-}
-
-fn make_private(folder: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Containers do not outlive a reboot: folders of another boot are removed unread.

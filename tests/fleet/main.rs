@@ -13,6 +13,7 @@ mod faults;
 mod harness;
 mod identity;
 mod ledger;
+mod life;
 mod limits;
 mod links;
 mod membership;

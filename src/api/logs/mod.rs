@@ -126,15 +126,16 @@ impl Api {
 /// The container that is meant: the named one, or the only one.
 fn container_of(pod: &Value, named: &str) -> Result<String, Failure> {
     let name = meta::name(pod);
-    let all: Vec<&str> =
-        meta::list_at(pod, "spec.containers").iter().map(|container| meta::text_at(container, "name")).collect();
+    let listed = |list: &str| meta::list_at(pod, list).iter().map(|container| meta::text_at(container, "name"));
+    let all: Vec<&str> = listed("spec.containers").collect();
+    let mut others = listed("spec.initContainers").chain(listed("spec.ephemeralContainers"));
     match (named, all.as_slice()) {
         ("", [only]) => Ok((*only).to_owned()),
         ("", _) => Err(Failure::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             all.join(" ")
         ))),
-        (named, all) if all.contains(&named) => Ok(named.to_owned()),
+        (named, all) if all.contains(&named) || others.any(|other| other == named) => Ok(named.to_owned()),
         (named, _) => Err(Failure::bad_request(format!("container {named} is not valid for pod {name}"))),
     }
 }

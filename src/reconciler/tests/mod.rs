@@ -1,6 +1,9 @@
 mod deciding;
+mod hooks;
+mod life;
 mod properties;
 mod sandboxes;
+mod sequences;
 mod specs;
 mod volumes;
 
@@ -71,8 +74,35 @@ impl Bench {
     }
 
     fn attempt(&mut self, attempt: u32, state: ContainerState) -> &mut Self {
-        let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt };
+        self.see("web", attempt, state)
+    }
+
+    /// What is seen of an attempt of a container from now on.
+    fn see(&mut self, name: &str, attempt: u32, state: ContainerState) -> &mut Self {
+        let reference = self.named(name, attempt);
+        self.observed.containers.retain(|own| own.reference != reference);
         self.observed.containers.push(ObservedContainer { reference, image: "web:1".into(), state });
+        self
+    }
+
+    #[expect(clippy::unused_self, reason = "it reads as the bench's own")]
+    fn named(&self, name: &str, attempt: u32) -> ContainerRef {
+        ContainerRef { pod: web_ref(), container: name.into(), attempt }
+    }
+
+    fn runs(&mut self, name: &str, attempt: u32) -> &mut Self {
+        let started = self.now;
+        self.see(name, attempt, ContainerState::Running { started, pid: 9 })
+    }
+
+    fn ends(&mut self, name: &str, attempt: u32, code: i32) -> &mut Self {
+        let now = self.now;
+        let ended = Exit { started: Some(now), finished: now, ..exit(code, 0, 0) };
+        self.see(name, attempt, ContainerState::Exited(ended))
+    }
+
+    fn pass(&mut self, seconds: u64) -> &mut Self {
+        self.now = self.now.plus(std::time::Duration::from_secs(seconds));
         self
     }
 
@@ -141,6 +171,7 @@ fn word(action: &Action) -> String {
         Action::RemoveSandbox(pod) => format!("unshelter {}", pod.name),
         Action::Start(spec) => format!("start {}", spec.reference.id()),
         Action::Stop { reference, signal } => format!("{signal:?} {}", reference.id()),
+        Action::Hook(hook) => format!("{:?} {}", hook.kind, hook.reference.id()),
         Action::Remove(reference) => format!("remove {}", reference.id()),
         Action::Report { pod, revision, .. } => format!("report {} at {revision}", pod.name),
         Action::DeletePod { pod, revision } => format!("delete {} at {revision}", pod.name),

@@ -73,7 +73,8 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                 Action::PrepareImage { .. }
                 | Action::MakeVolumes { .. }
                 | Action::RemoveVolumes { .. }
-                | Action::Event(_) => {}
+                | Action::Event(_)
+                | Action::Hook(_) => {}
             }
         }
         if !changed {

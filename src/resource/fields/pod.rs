@@ -1,5 +1,6 @@
 //! The fields of pods and of pod templates.
 
+use super::lifecycle::{EPHEMERAL, GATE, LIFECYCLE, PROBE};
 use super::volume::{VOLUME, VOLUME_MOUNT};
 use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
 
@@ -16,7 +17,6 @@ pub(super) static POD: [Field; 5] = [
 pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
 
 const NO_BLOCKS: &str = "a volume is a folder, not a block device";
-const NO_PROBES: &str = "probes are not run in this release: a container counts as ready while it runs";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
 const NO_PRIORITY: &str = "no pod is preferred over another in this release";
@@ -75,18 +75,18 @@ pub(super) static SPEC: [Field; 42] = [
     warn("subdomain", NO_NAMES),
     warn("setHostnameAsFQDN", NO_NAMES),
     warn("hostnameOverride", NO_NAMES),
-    warn("readinessGates", NO_PROBES),
+    ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
     ok("volumes", Form::Objects(&VOLUME)),
-    refuse("initContainers", "init containers are not run in this release, and the pod would start without their work"),
-    refuse("ephemeralContainers", "containers can not be added to a running pod in this release"),
+    ok("initContainers", Form::Objects(&CONTAINER)),
+    ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
     refuse("hostPID", "the device's processes are never shown to a pod"),
     refuse("hostIPC", "the device's shared memory is never shown to a pod"),
     refuse("shareProcessNamespace", "containers of a pod do not see each other's processes in this release"),
     refuse_unless("hostUsers", Form::Boolean, &["true"], STRICTER),
     refuse("runtimeClassName", STRICTER),
-    refuse("activeDeadlineSeconds", "a pod is not ended by a deadline in this release"),
+    ok("activeDeadlineSeconds", Form::Integer),
     refuse("schedulingGates", "a pod is placed at once in this release"),
     refuse("resourceClaims", "devices are not claimed in this release"),
     refuse("resources", "limits are set for each container in this release, not for the pod"),
@@ -148,25 +148,20 @@ pub(super) static CONTAINER: [Field; 25] = [
     ok("ports", Form::Objects(&PORT)),
     ok("resources", Form::Object(&RESOURCES)),
     ok("securityContext", Form::Object(&SECURITY)),
-    warn("livenessProbe", NO_PROBES),
-    warn("readinessProbe", NO_PROBES),
-    warn("startupProbe", NO_PROBES),
-    warn("lifecycle", "hooks are not run in this release: a container is stopped with its stop signal only"),
+    ok("livenessProbe", Form::Object(&PROBE)),
+    ok("readinessProbe", Form::Object(&PROBE)),
+    ok("startupProbe", Form::Object(&PROBE)),
+    ok("lifecycle", Form::Object(&LIFECYCLE)),
     warn("stdin", "containers have no input in this release"),
     warn("stdinOnce", "containers have no input in this release"),
     warn("tty", "containers have no terminal in this release"),
-    warn_unless(
-        "terminationMessagePath",
-        Form::Text,
-        &["/dev/termination-log"],
-        "termination messages are not read in this release",
-    ),
-    warn_unless("terminationMessagePolicy", Form::Text, &["File"], "termination messages are not read in this release"),
+    ok("terminationMessagePath", Form::Text),
+    ok("terminationMessagePolicy", Form::Text),
     warn("resizePolicy", "limits of a running container are not changed in this release"),
     ok("volumeMounts", Form::Objects(&VOLUME_MOUNT)),
     refuse("volumeDevices", NO_BLOCKS),
-    refuse("restartPolicy", "the restart policy is the pod's in this release"),
-    refuse("restartPolicyRules", "the restart policy is the pod's in this release"),
+    ok("restartPolicy", Form::Text),
+    refuse("restartPolicyRules", "exit codes do not choose what follows in this release"),
 ];
 
 pub(super) static ENV: [Field; 3] =

@@ -4,8 +4,7 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::wire::{self, DELETE_OPTIONS, INLINE, SCALE, SPREAD, ZEROS};
-use super::wire_volumes::SOURCES;
+use super::wire::{self, DELETE_OPTIONS, INLINE, INSIDE, SCALE, ZEROS};
 use super::{Field, Form, of};
 use crate::resource::kind;
 
@@ -123,31 +122,32 @@ fn message(
     path: &str,
     depth: usize,
 ) -> Result<Map<String, Value>, ProtobufError> {
-    if depth > DEPTH_LIMIT {
-        return Err(broken(path));
-    }
     let numbers = wire::of(table).map_or(&[][..], |message| message.numbers);
-    numbered(table, numbers, bytes, path, depth)
+    let mut object = Map::new();
+    read(&mut object, (table, numbers), bytes, path, depth)?;
+    Ok(object)
 }
 
-/// The fields of a message under these numbers.
-fn numbered(
-    table: &'static [Field],
-    numbers: &[(u32, &str)],
+/// Reads the fields of a message into an object.
+fn read(
+    object: &mut Map<String, Value>,
+    (table, numbers): (&'static [Field], &'static [(u32, &'static str)]),
     bytes: &[u8],
     path: &str,
     depth: usize,
-) -> Result<Map<String, Value>, ProtobufError> {
-    let mut object = Map::new();
+) -> Result<(), ProtobufError> {
+    if depth > DEPTH_LIMIT {
+        return Err(broken(path));
+    }
     for (number, value) in fields(bytes, path)? {
         let Some((_, name)) = numbers.iter().find(|(known, _)| *known == number) else {
             // A field of a newer release: the walk tells of it under its number.
             object.insert(format!("protobuf field {number}"), json!({UNREAD: true}));
             continue;
         };
-        if *name == SPREAD {
+        if *name == INSIDE {
             let Wire::Bytes(bytes) = value else { return Err(broken(path)) };
-            object.extend(numbered(table, SOURCES, bytes, path, depth)?);
+            read(object, (table, wire::inside(table)), bytes, path, depth + 1)?;
             continue;
         }
         let inline = *name == INLINE;
@@ -164,9 +164,9 @@ fn numbered(
             }
             continue;
         }
-        add(&mut object, field, &value, here, depth)?;
+        add(object, field, &value, here, depth)?;
     }
-    Ok(object)
+    Ok(())
 }
 
 /// Puts a value into an object; repeated fields and maps grow.
@@ -312,16 +312,16 @@ mod tests {
             field(6, &port),
             field(8, &limits),
             field(13, b""),
-            field(10, b"\x08\x01"),
+            field(10, &[field(1, &field(3, &field(1, b"\x08\x00\x10\x50"))), vec![4 << 3, 5]].concat()),
         ]
         .concat();
         let mut read = from_protobuf(&pod(&container)).unwrap();
         let findings = super::super::inspect(&kind::POD, &mut read);
         let paths: Vec<_> = findings.iter().map(|finding| finding.path.as_str()).collect();
-        assert_eq!(paths, ["spec.containers[0].livenessProbe", "spec.priority"]);
+        assert_eq!(paths, ["spec.priority"]);
         let wanted = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {
             "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "web:1",
-            "command": ["run", "it"], "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "250m"}}}]}});
+            "command": ["run", "it"], "livenessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 5}, "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "250m"}}}]}});
         assert_eq!(read, wanted);
     }
 
@@ -365,14 +365,15 @@ mod tests {
     fn every_number_names_a_field_and_every_object_has_numbers() {
         fn check(table: &'static [Field], path: &str) {
             let message = wire::of(table).unwrap_or_else(|| panic!("{path} has no numbers"));
-            let spreads = message.numbers.iter().any(|(_, name)| *name == SPREAD);
-            let numbers: Vec<_> = message.numbers.iter().chain(SOURCES.iter().filter(|_| spreads)).collect();
-            for (_, name) in numbers.iter().filter(|(_, name)| ![INLINE, SPREAD].contains(name)) {
+            let inside = message.numbers.iter().any(|(_, name)| *name == INSIDE);
+            let inside = if inside { wire::inside(table) } else { &[] };
+            let numbers = || message.numbers.iter().chain(inside);
+            for (_, name) in numbers().filter(|(_, name)| ![INLINE, INSIDE].contains(name)) {
                 assert!(table.iter().any(|field| field.name == *name) || *name == "status", "{path}.{name}");
             }
             for field in table {
                 if let Form::Object(inner) | Form::Objects(inner) = field.form {
-                    assert!(numbers.iter().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
+                    assert!(numbers().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
                     check(inner, &format!("{path}.{}", field.name));
                 }
             }

@@ -1,5 +1,6 @@
 //! The numbers that fields have in Kubernetes' protobuf messages: what Go clients since 1.32 send.
 
+use super::lifecycle;
 use super::pod::{
     CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT,
     RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
@@ -19,12 +20,12 @@ pub(super) struct Message {
 /// Stands for a field that holds another message with the `name` of this one.
 pub(super) const INLINE: &str = "(inline)";
 
-/// Stands for a field that holds a message whose fields belong to this object.
-pub(super) const SPREAD: &str = "(spread)";
+/// Stands for a field that holds another message whose fields stand beside this one's.
+pub(super) const INSIDE: &str = "(inside)";
 
 /// Integers and switches that mean something when they are zero. All others are sent even when
 /// they are not set.
-pub(super) const ZEROS: [&str; 21] = [
+pub(super) const ZEROS: [&str; 22] = [
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
@@ -45,6 +46,7 @@ pub(super) const ZEROS: [&str; 21] = [
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seconds",
     "terminationGracePeriodSeconds",
 ];
 
@@ -69,7 +71,16 @@ pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &
 
 /// The message of an object's fields.
 pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
-    MESSAGES.iter().chain(&wire_volumes::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
+    MESSAGES
+        .iter()
+        .chain(&lifecycle::MESSAGES)
+        .chain(&wire_volumes::MESSAGES)
+        .find(|message| std::ptr::eq(message.fields, fields))
+}
+
+/// The numbers of what stands beside the fields of an object, in the message that it holds.
+pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)] {
+    if std::ptr::eq(fields, &super::volume::VOLUME[..]) { wire_volumes::SOURCES } else { lifecycle::inside(fields) }
 }
 
 static MESSAGES: [Message; 43] = [

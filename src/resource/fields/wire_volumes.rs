@@ -4,7 +4,7 @@ use super::volume::{
     CLAIM, CLAIM_RESOURCES, CLAIM_SOURCE, CLAIM_SPEC, CONFIG_MAP_SOURCE, DOWNWARD, DOWNWARD_ITEM, EMPTY_DIR, HOST_PATH,
     ITEM, PROJECTED, PROJECTED_DOWNWARD, PROJECTED_OBJECT, PROJECTION, SECRET, SECRET_SOURCE, VOLUME, VOLUME_MOUNT,
 };
-use super::wire::{INLINE, Message, OBJECT, SPREAD, message};
+use super::wire::{INLINE, INSIDE, Message, OBJECT, message};
 
 pub(super) static MESSAGES: [Message; 18] = [
     message(&SECRET, &[(1, "metadata"), (2, "data"), (3, "type"), (4, "stringData"), (5, "immutable")]),
@@ -62,7 +62,7 @@ pub(super) static MESSAGES: [Message; 18] = [
 ];
 
 /// The first two are the volume's own; what the second holds has these numbers again, in `SOURCES`.
-const VOLUME_NUMBERS: &[(u32, &str)] = &[(1, "name"), (2, SPREAD)];
+const VOLUME_NUMBERS: &[(u32, &str)] = &[(1, "name"), (2, INSIDE)];
 
 /// The sources of a volume, by their numbers in the message that holds one of them.
 pub(super) const SOURCES: &[(u32, &str)] = &[

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::lifecycle::{self, Place};
 use super::{FieldError, labels};
+use crate::resource::defaults::TERMINATION_GRACE_SECONDS;
 use crate::resource::fields::ADDABLE_CAPABILITIES;
 use crate::resource::quantity::Quantity;
 use crate::resource::{meta, names};
@@ -58,7 +60,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     super::volume::of_pod(spec, path, errors);
 }
 
-fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
+pub(super) fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
     if let Some(value) = parent.get(field)
         && !known.iter().any(|known| value == known)
     {
@@ -67,38 +69,46 @@ fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut 
 }
 
 fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let containers = meta::list_at(spec, "containers");
-    if containers.is_empty() {
+    if meta::list_at(spec, "containers").is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
+    let grace = meta::integer_at(spec, "terminationGracePeriodSeconds").unwrap_or(TERMINATION_GRACE_SECONDS);
     let (mut seen, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
-    for (index, container) in containers.iter().enumerate() {
-        let path = format!("{path}.containers[{index}]");
-        let name = meta::text_at(container, "name");
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if let Err(detail) = names::dns_label(name) {
-            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+    for (list, place) in [("initContainers", Place::Init), ("containers", Place::Main)] {
+        for (index, container) in meta::list_at(spec, list).iter().enumerate() {
+            let path = format!("{path}.{list}[{index}]");
+            let name = meta::text_at(container, "name");
+            if name.is_empty() {
+                errors.push(FieldError::required(format!("{path}.name"), ""));
+            } else if let Err(detail) = names::dns_label(name) {
+                errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
+            } else if !seen.insert(name) {
+                errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+            }
+            ports(container, &path, &mut host_ports, errors);
+            one_container(container, &path, errors);
+            lifecycle::container(container, &path, place, grace, errors);
         }
-        let image = meta::text_at(container, "image");
-        if image.is_empty() {
-            errors.push(FieldError::required(format!("{path}.image"), ""));
-        } else if image.trim() != image || image.contains(char::is_whitespace) {
-            errors.push(FieldError::invalid(format!("{path}.image"), &Value::from(image), "must not have white space"));
-        }
-        one_of(container, &path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
-        let folder = meta::text_at(container, "workingDir");
-        if !folder.is_empty() && !folder.starts_with('/') {
-            let detail = "must be an absolute path";
-            errors.push(FieldError::invalid(format!("{path}.workingDir"), &Value::from(folder), detail));
-        }
-        ports(container, &path, &mut host_ports, errors);
-        environment(container, &path, errors);
-        resources(container, &path, errors);
-        security(container, &path, errors);
     }
+    lifecycle::whole(spec, path, errors);
+}
+
+fn one_container(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let image = meta::text_at(container, "image");
+    if image.is_empty() {
+        errors.push(FieldError::required(format!("{path}.image"), ""));
+    } else if image.trim() != image || image.contains(char::is_whitespace) {
+        errors.push(FieldError::invalid(format!("{path}.image"), &Value::from(image), "must not have white space"));
+    }
+    one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
+    let folder = meta::text_at(container, "workingDir");
+    if !folder.is_empty() && !folder.starts_with('/') {
+        let detail = "must be an absolute path";
+        errors.push(FieldError::invalid(format!("{path}.workingDir"), &Value::from(folder), detail));
+    }
+    environment(container, path, errors);
+    resources(container, path, errors);
+    security(container, path, errors);
 }
 
 fn ports(container: &Value, path: &str, taken: &mut BTreeSet<(i64, String)>, errors: &mut Vec<FieldError>) {

@@ -9,6 +9,7 @@ mod credentials;
 mod enter;
 mod exec;
 mod executor;
+mod last_words;
 mod log;
 mod mounts;
 mod rootfs;
