@@ -155,7 +155,10 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     bench.observed.sandboxes.clear();
                 }
                 Action::DeletePod { .. } => return Ok(true),
-                Action::PrepareImage { .. } | Action::Event(_) => {}
+                Action::PrepareImage { .. }
+                | Action::MakeVolumes { .. }
+                | Action::RemoveVolumes { .. }
+                | Action::Event(_) => {}
             }
         }
         if !changed {
