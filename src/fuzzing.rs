@@ -4,7 +4,6 @@
 //! A target takes any bytes. It panics when a decoder breaks a promise: it panics itself, it loses
 //! or changes something on the way through bytes and back, or it writes where it must not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -134,9 +133,7 @@ fn decided(object: &Value) {
             node: NodeContext { name: "d1".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             pods: vec![TargetPod { pod: pod.clone(), revision: 1 }],
             images,
-            pulls: BTreeMap::new(),
-            configmaps: BTreeMap::new(),
-            settings: reconciler::Settings::default(),
+            ..reconciler::Target::default()
         };
         let mut observed = Observed::default();
         let decision = reconciler::diff(&target, &observed, NOW);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,8 +15,10 @@ use super::clock::Clock;
 use super::hooking::Hooks;
 use super::manifests::Manifests;
 use super::prober::{Probes, Wanted};
+use super::provisions;
 use super::pulls::Pulls;
 use super::reports::{Report, Reports};
+use super::secrets::Secrets;
 use super::shelter::Unsheltered;
 use super::statics::Statics;
 use super::systemd;
@@ -27,11 +29,11 @@ use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
-use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
-};
+use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
+use crate::store::Key;
+use crate::volumes::Volumes;
 
 /// The longest time between two looks, whatever is signalled.
 const RESYNC: Duration = Duration::from_mins(1);
@@ -60,6 +62,11 @@ pub(crate) struct Device {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) puller: Arc<Puller>,
     pub(crate) image_limits: Limits,
+    pub(crate) volumes: Arc<Volumes>,
+    /// `None` outside of a fleet.
+    pub(crate) secrets: Option<Arc<Secrets>>,
+    /// Why volumes of pods could not be made, by uid.
+    pub(crate) volume_failures: Mutex<BTreeMap<String, String>>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -82,8 +89,8 @@ struct Memory {
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
-    /// Namespaces and names of the config maps that this device's pods read, there or not.
-    configmaps: BTreeSet<(String, String)>,
+    /// Config maps, secrets and claims that this device's pods refer to, there or not.
+    read: BTreeSet<Key>,
 }
 
 /// An image by its name on this device.
@@ -110,9 +117,12 @@ impl Device {
         let (_still, standing) = tokio::sync::watch::channel(0);
         let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
+        let (_still, untold) = tokio::sync::watch::channel(0);
+        let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            secrets.borrow_and_update();
             systemd::alive();
             let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
                 Ok(pause) => pause,
@@ -123,8 +133,9 @@ impl Device {
             };
             // Cancel-safe: watches, channels and a timer.
             tokio::select! {
-                () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
+                () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = secrets.changed() => if changed.is_err() { return },
                 () = memory.hooks.moved() => {}
                 () = memory.probes.moved() => {}
                 () = memory.statics.manifests.moved() => {}
@@ -156,13 +167,8 @@ impl Device {
         }
     }
 
-    /// Waits for a revision that changed a pod of this device or a config map that its pods read.
-    async fn concerning(
-        &self,
-        mut seen: u64,
-        revisions: &mut tokio::sync::watch::Receiver<u64>,
-        read: &BTreeSet<(String, String)>,
-    ) {
+    /// Waits for a revision that changed a pod of this device or something that its pods refer to.
+    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>, read: &BTreeSet<Key>) {
         let Some(engine) = &self.engine else { return std::future::pending().await };
         loop {
             if revisions.changed().await.is_err() {
@@ -171,9 +177,8 @@ impl Device {
             let now = *revisions.borrow();
             let Ok(events) = engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
-                "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
-                _ => false,
+                _ => read.contains(&event.key),
             });
             if concerns {
                 return;
@@ -208,9 +213,11 @@ impl Device {
             ending: memory.ending.clone(),
             hooks: memory.hooks.of(&containers),
             health: memory.probes.health(),
+            volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
+            volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             containers,
         };
-        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
+        memory.read = provisions::read_by(&target.pods);
         let decision = diff(&target, &observed, now);
         memory.ending.retain(|uid, _| decision.ending.contains(uid));
         for uid in decision.ending {
@@ -287,23 +294,15 @@ impl Device {
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut configmaps = BTreeMap::new();
-        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
-            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
-            let Some(engine) = &self.engine else { continue };
-            let document = engine.get(&key).map_err(|error| error.to_string())?;
-            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
-                configmaps.insert((namespace, name), found);
-            }
-        }
-        Ok(Target {
+        let mut target = Target {
             node: self.node.clone(),
             images: images.collect(),
-            pulls: BTreeMap::new(),
             pods,
-            configmaps,
             settings: self.settings,
-        })
+            ..Target::default()
+        };
+        self.provide(&mut target)?;
+        Ok(target)
     }
 
     /// The pods that the fleet has bound to this device.
@@ -383,6 +382,14 @@ impl Device {
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
                 }
+                Action::MakeVolumes { pod, volumes } => {
+                    let look = if self.make_volumes(pod, volumes).await { Duration::ZERO } else { TRY_AGAIN };
+                    (Ok(()), Some(look))
+                }
+                Action::RemoveVolumes { uid } => {
+                    let look = if self.remove_volumes(uid).await { Duration::ZERO } else { PAUSE };
+                    (Ok(()), Some(look))
+                }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
                     (Ok(()), None)
@@ -423,7 +430,7 @@ impl Memory {
             images: BTreeMap::new(),
             looking: BTreeSet::new(),
             asked: BTreeMap::new(),
-            configmaps: BTreeSet::new(),
+            read: BTreeSet::new(),
         }
     }
 }
@@ -462,7 +469,11 @@ fn pod_uid(action: &Action) -> String {
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Hook(hook) => hook.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
-        Action::Report { pod, .. } | Action::DeletePod { pod, .. } | Action::RemoveSandbox(pod) => pod.uid.clone(),
+        Action::Report { pod, .. }
+        | Action::DeletePod { pod, .. }
+        | Action::RemoveSandbox(pod)
+        | Action::MakeVolumes { pod, .. } => pod.uid.clone(),
+        Action::RemoveVolumes { uid } => uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
         Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }

@@ -24,3 +24,4 @@ mod pulls;
 mod reads;
 mod streams;
 mod torture;
+mod volumes;
