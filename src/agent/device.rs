@@ -241,8 +241,7 @@ impl Device {
                     self.prepare(&image, memory, prepared, None);
                 }
                 Action::PullImage(pull) => {
-                    // Secrets are no kind of this fleet yet: none is found.
-                    pulls.begin(*pull, |_namespace, _name| None);
+                    pulls.begin(*pull, &target);
                 }
                 Action::Hook(hook) => memory.hooks.begin(*hook, now),
                 Action::Report { pod, revision, object } => {

@@ -63,7 +63,7 @@ pub(super) static SPEC: [Field; 42] = [
     warn("priorityClassName", NO_PRIORITY),
     warn("priority", NO_PRIORITY),
     warn("preemptionPolicy", NO_PRIORITY),
-    warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
+    ok("imagePullSecrets", Form::Objects(&PULL_SECRET)),
     warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
     ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
@@ -88,6 +88,8 @@ pub(super) static DNS_CONFIG: [Field; 3] =
 pub(super) static DNS_OPTION: [Field; 2] = [ok("name", Form::Text), ok("value", Form::Text)];
 
 pub(super) static HOST_ALIAS: [Field; 2] = [ok("ip", Form::Text), ok("hostnames", Form::Texts)];
+
+pub(super) static PULL_SECRET: [Field; 1] = [ok("name", Form::Text)];
 
 pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),

@@ -80,7 +80,11 @@ pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
 
 /// The numbers of what stands beside the fields of an object, in the message that it holds.
 pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)] {
-    if std::ptr::eq(fields, &super::volume::VOLUME[..]) { wire_volumes::SOURCES } else { lifecycle::inside(fields) }
+    if std::ptr::eq(fields, super::volume::VOLUME.as_slice()) {
+        wire_volumes::SOURCES
+    } else {
+        lifecycle::inside(fields)
+    }
 }
 
 static MESSAGES: [Message; 46] = [
