@@ -1,12 +1,18 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod range;
+mod registries;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use range::Range;
+pub use registries::{ImagesConfig, RegistryConfig};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -33,6 +39,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Cgroup under which containers live, from the root of each hierarchy.
     pub cgroup: String,
+    /// Addresses of pods. Each device takes the part that follows from its member id: a /24.
+    pub pod_network: Range,
     /// Timing of heartbeats and elections.
     pub profile: Profile,
     /// Devices beside the voters that follow the leader closely and can vote at once; in a larger
@@ -46,6 +54,9 @@ pub struct Config {
     pub log_max_files: u32,
     /// Processes and threads that one container may have.
     pub pids_limit: u64,
+    /// Paths of this device that pods may mount (`hostPath`), with all below them; `:ro` at the end
+    /// allows reading only.
+    pub host_paths: Vec<String>,
     /// Folder with the manifests of static pods: they run on this device without asking anybody, with or
     /// without a fleet. Empty: none.
     pub manifests_dir: PathBuf,
@@ -53,6 +64,10 @@ pub struct Config {
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
     pub reserved_cpu: u64,
+    /// Pulling images and clearing them away.
+    pub images: ImagesConfig,
+    /// How registries are reached, by `HOST[:PORT]`.
+    pub registries: BTreeMap<String, RegistryConfig>,
 }
 
 /// Timing profiles.
@@ -79,15 +94,19 @@ impl Default for Config {
             advertise: Vec::new(),
             labels: BTreeMap::new(),
             cgroup: "/kith".into(),
+            pod_network: Range::DEFAULT,
             profile: Profile::Lan,
             standbys: 16,
             lost_after_seconds: 10,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
             pids_limit: 1024,
+            host_paths: Vec::new(),
             manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
+            images: ImagesConfig::default(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -219,6 +238,17 @@ impl Config {
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
         }
+        self.images.mistakes(&mut found);
+        for (name, registry) in &self.registries {
+            registry.mistakes(name, &mut found);
+        }
+        for path in &self.host_paths {
+            let (folder, _) = split_host_path(path);
+            let plain = folder.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+            if !folder.is_absolute() || !plain {
+                found.push(format!("host_paths has {path:?}, but needs absolute paths without .., such as \"/srv/data\" or \"/etc/localtime:ro\""));
+            }
+        }
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())
         {
@@ -228,16 +258,23 @@ impl Config {
     }
 }
 
+/// A setting of `host_paths`: the path, and whether it is for reading only.
+pub fn split_host_path(text: &str) -> (PathBuf, bool) {
+    match text.strip_suffix(":ro") {
+        Some(path) => (PathBuf::from(path), true),
+        None => (PathBuf::from(text), false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_mistakes_are_named_at_once() {
-        let text =
-            "data_dir = \"x\"\npids_limit = 0\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
+        let text = "data_dir = \"x\"\npids_limit = 0\nhost_paths = [\"srv\", \"/a/../b:ro\"]\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
         let error = Config::parse(Path::new("agent.toml"), text).unwrap_err().to_string();
-        for part in ["data_dir", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
+        for part in ["data_dir", "\"srv\"", "/a/../b:ro", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
             assert!(error.contains(part), "{error}");
         }
     }

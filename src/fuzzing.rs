@@ -4,7 +4,6 @@
 //! A target takes any bytes. It panics when a decoder breaks a promise: it panics itself, it loses
 //! or changes something on the way through bytes and back, or it writes where it must not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -42,12 +41,15 @@ pub const TARGETS: &[Target] = &[
     target("layer", images::fuzz::layer),
     target("manifest", manifest),
     target("message", messages),
+    target("registry", images::fuzz::registry),
     target("request", request),
+    target("spdy", api::fuzz::spdy),
     target("snapshot", storage::fuzz::snapshot),
     target("token", identity::fuzz::token),
     target("transaction", store::fuzz::transaction),
     target("wal", storage::fuzz::wal),
     target("words", words),
+    target("zstd", images::fuzz::zstd),
 ];
 
 /// The target of a name.
@@ -131,8 +133,7 @@ fn decided(object: &Value) {
             node: NodeContext { name: "d1".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             pods: vec![TargetPod { pod: pod.clone(), revision: 1 }],
             images,
-            configmaps: BTreeMap::new(),
-            settings: reconciler::Settings::default(),
+            ..reconciler::Target::default()
         };
         let mut observed = Observed::default();
         let decision = reconciler::diff(&target, &observed, NOW);

@@ -176,7 +176,7 @@ fn an_image_that_is_missing_is_said_to_be() {
         devices a
         deploy web 1 image=other:1
         state
-        | web-*: Pending, web waiting ImageNotPresent 0
+        | web-*: Pending, web waiting ImagePullBackOff 0
         import a other:1
         show
         | a: web

@@ -3,33 +3,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
+use super::clearing::Clearing;
 use super::clock::Clock;
 use super::hooking::Hooks;
 use super::manifests::Manifests;
 use super::prober::{Probes, Wanted};
+use super::provisions;
+use super::pulls::Pulls;
 use super::reports::{Report, Reports};
+use super::secrets::Secrets;
 use super::shelter::Unsheltered;
 use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::images::{ImageError, ImageName, ImageStore, Limits, NamesVersion, Puller};
 use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
-use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
-};
+use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
+use crate::store::Key;
+use crate::volumes::Volumes;
 
 /// The longest time between two looks, whatever is signalled.
 const RESYNC: Duration = Duration::from_mins(1);
@@ -56,6 +60,13 @@ pub(crate) struct Device {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) puller: Arc<Puller>,
+    pub(crate) image_limits: Limits,
+    pub(crate) volumes: Arc<Volumes>,
+    /// `None` outside of a fleet.
+    pub(crate) secrets: Option<Arc<Secrets>>,
+    /// Why volumes of pods could not be made, by uid.
+    pub(crate) volume_failures: Mutex<BTreeMap<String, String>>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -78,8 +89,8 @@ struct Memory {
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
-    /// Namespaces and names of the config maps that this device's pods read, there or not.
-    configmaps: BTreeSet<(String, String)>,
+    /// Config maps, secrets and claims that this device's pods refer to, there or not.
+    read: BTreeSet<Key>,
 }
 
 /// An image by its name on this device.
@@ -99,32 +110,42 @@ impl Device {
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
         let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name));
         let hooks = Hooks::new(self.asker.clone(), self.tasks.clone());
+        let mut pulls = Pulls::new(self.puller.clone(), self.reports.clone(), self.tasks.clone());
+        let mut clearing = Clearing::new(self.images.clone(), self.image_limits, self.tasks.clone());
         let mut memory = Memory::new(statics, hooks, probes);
         // Without a fleet nothing moves its revision.
         let (_still, standing) = tokio::sync::watch::channel(0);
         let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
+        let (_still, untold) = tokio::sync::watch::channel(0);
+        let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            secrets.borrow_and_update();
             systemd::alive();
-            let pause = match self.round(&mut memory, &prepared).await {
+            let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error, "this device can not look after its pods");
                     PAUSE
                 }
             };
-            // Cancel-safe: watches, a channel and a timer.
+            // Cancel-safe: watches, channels and a timer.
             tokio::select! {
-                () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
+                () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = secrets.changed() => if changed.is_err() { return },
                 () = memory.hooks.moved() => {}
                 () = memory.probes.moved() => {}
                 () = memory.statics.manifests.moved() => {}
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
+                }
+                Some(ended) = pulls.next() => {
+                    // Whoever waits for its name to change need not any more.
+                    memory.looking.remove(&pulls.ended(ended, self.clock.now()));
                 }
                 () = tokio::time::sleep(pause) => {}
             }
@@ -146,13 +167,8 @@ impl Device {
         }
     }
 
-    /// Waits for a revision that changed a pod of this device or a config map that its pods read.
-    async fn concerning(
-        &self,
-        mut seen: u64,
-        revisions: &mut tokio::sync::watch::Receiver<u64>,
-        read: &BTreeSet<(String, String)>,
-    ) {
+    /// Waits for a revision that changed a pod of this device or something that its pods refer to.
+    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>, read: &BTreeSet<Key>) {
         let Some(engine) = &self.engine else { return std::future::pending().await };
         loop {
             if revisions.changed().await.is_err() {
@@ -161,9 +177,8 @@ impl Device {
             let now = *revisions.borrow();
             let Ok(events) = engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
-                "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
-                _ => false,
+                _ => read.contains(&event.key),
             });
             if concerns {
                 return;
@@ -176,6 +191,8 @@ impl Device {
     async fn round(
         &self,
         memory: &mut Memory,
+        pulls: &mut Pulls,
+        clearing: &mut Clearing,
         prepared: &mpsc::Sender<(String, Prepared)>,
     ) -> Result<Duration, String> {
         let containers = self.runtime.list().await.map_err(|error| error.to_string())?;
@@ -183,16 +200,24 @@ impl Device {
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
         let now = self.clock.now();
-        let target = self.target(memory, &containers, now)?;
+        let mut target = self.target(memory, &containers, now)?;
+        let pods = target.pods.iter().filter(|pod| pod.pod.metadata.deletion_timestamp.is_none());
+        let pods = pods.filter_map(|pod| pod.pod.metadata.uid.clone()).collect();
+        let started = containers.iter().map(|container| container.reference.clone()).collect();
+        pulls.retain(&pods, &started);
+        target.pulls = pulls.states();
+        clearing.attend(&target.pods, now);
         let observed = Observed {
             sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
             ending: memory.ending.clone(),
             hooks: memory.hooks.of(&containers),
             health: memory.probes.health(),
+            volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
+            volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             containers,
         };
-        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
+        memory.read = provisions::read_by(&target.pods);
         let decision = diff(&target, &observed, now);
         memory.ending.retain(|uid, _| decision.ending.contains(uid));
         for uid in decision.ending {
@@ -204,7 +229,7 @@ impl Device {
             match state {
                 ImageState::Absent => self.prepare(name, memory, prepared, Some((names, RESYNC))),
                 ImageState::Failed(_) => self.prepare(name, memory, prepared, Some((names, TRY_AGAIN))),
-                ImageState::Ready { .. } | ImageState::Preparing => {}
+                ImageState::Ready { .. } | ImageState::Preparing | ImageState::Invalid(_) => {}
             }
         }
         let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
@@ -214,6 +239,10 @@ impl Device {
                 Action::PrepareImage { image } => {
                     memory.images.insert(image.clone(), Prepared::preparing(names));
                     self.prepare(&image, memory, prepared, None);
+                }
+                Action::PullImage(pull) => {
+                    // Secrets are no kind of this fleet yet: none is found.
+                    pulls.begin(*pull, |_namespace, _name| None);
                 }
                 Action::Hook(hook) => memory.hooks.begin(*hook, now),
                 Action::Report { pod, revision, object } => {
@@ -265,16 +294,15 @@ impl Device {
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut configmaps = BTreeMap::new();
-        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
-            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
-            let Some(engine) = &self.engine else { continue };
-            let document = engine.get(&key).map_err(|error| error.to_string())?;
-            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
-                configmaps.insert((namespace, name), found);
-            }
-        }
-        Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
+        let mut target = Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pods,
+            settings: self.settings,
+            ..Target::default()
+        };
+        self.provide(&mut target)?;
+        Ok(target)
     }
 
     /// The pods that the fleet has bound to this device.
@@ -354,14 +382,24 @@ impl Device {
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
                 }
+                Action::MakeVolumes { pod, volumes } => {
+                    let look = if self.make_volumes(pod, volumes).await { Duration::ZERO } else { TRY_AGAIN };
+                    (Ok(()), Some(look))
+                }
+                Action::RemoveVolumes { uid } => {
+                    let look = if self.remove_volumes(uid).await { Duration::ZERO } else { PAUSE };
+                    (Ok(()), Some(look))
+                }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
                     (Ok(()), None)
                 }
                 // The loop itself has done these.
-                Action::PrepareImage { .. } | Action::Hook(_) | Action::Report { .. } | Action::DeletePod { .. } => {
-                    (Ok(()), None)
-                }
+                Action::PrepareImage { .. }
+                | Action::PullImage(_)
+                | Action::Hook(_)
+                | Action::Report { .. }
+                | Action::DeletePod { .. } => (Ok(()), None),
             };
             next_look = next_look.min(look.unwrap_or(RESYNC));
             if let Err(error) = done {
@@ -392,7 +430,7 @@ impl Memory {
             images: BTreeMap::new(),
             looking: BTreeSet::new(),
             asked: BTreeMap::new(),
-            configmaps: BTreeSet::new(),
+            read: BTreeSet::new(),
         }
     }
 }
@@ -416,6 +454,9 @@ impl Prepared {
         });
         match found {
             Ok((state, layers)) => Self { state, layers, names },
+            Err(error @ ImageError::Name { .. }) => {
+                Self { state: ImageState::Invalid(error.to_string()), layers: Vec::new(), names }
+            }
             Err(error) => Self::failed(error.to_string(), names),
         }
     }
@@ -428,9 +469,13 @@ fn pod_uid(action: &Action) -> String {
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Hook(hook) => hook.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
-        Action::Report { pod, .. } | Action::DeletePod { pod, .. } | Action::RemoveSandbox(pod) => pod.uid.clone(),
+        Action::Report { pod, .. }
+        | Action::DeletePod { pod, .. }
+        | Action::RemoveSandbox(pod)
+        | Action::MakeVolumes { pod, .. } => pod.uid.clone(),
+        Action::RemoveVolumes { uid } => uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
-        Action::PrepareImage { .. } => String::new(),
+        Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }
 }
 

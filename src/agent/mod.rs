@@ -5,6 +5,8 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+pub(crate) mod cleanup;
+mod clearing;
 pub mod clock;
 mod control;
 mod device;
@@ -15,6 +17,7 @@ mod extra;
 pub mod hardware;
 mod hooking;
 mod keeper;
+mod keyring;
 mod leader;
 mod lock;
 mod manifests;
@@ -22,12 +25,16 @@ mod memory;
 pub mod node;
 mod peers;
 mod prober;
+mod provisions;
+mod pulls;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
+mod secrets;
 mod serve;
 mod shelter;
+mod signals;
 mod statics;
 pub(crate) mod status;
 mod steer;
@@ -39,7 +46,6 @@ mod workloads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
@@ -48,15 +54,16 @@ use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::network::NetworkError;
-use crate::planner;
-use crate::runtime::{RuntimeError, Shims};
+use crate::runtime::{Runtime, RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
 use authority::Signer;
 use clock::Clock;
 use control::Control;
+use keyring::Keyring;
 use reports::Reports;
+use signals::Signals;
 use tasks::Tasks;
 use workloads::Workloads;
 
@@ -196,53 +203,6 @@ fn start_again() -> AgentError {
     file("start the agent again")(command.args(arguments).exec())
 }
 
-/// The signals that end the agent.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    /// The settings that this agent runs with.
-    config: Config,
-    /// The settings as they are now.
-    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
-}
-
-impl Signals {
-    fn new(config: Config, read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>) -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            config,
-            read,
-        })
-    }
-
-    /// How the agent is to end: stopped, or begun again because `SIGHUP` found other settings that are good.
-    async fn any(&mut self) -> End {
-        loop {
-            // Cancel-safe: a signal that is not taken stays.
-            tokio::select! {
-                _ = self.terminate.recv() => return End::Stopped,
-                _ = self.interrupt.recv() => return End::Stopped,
-                _ = self.hangup.recv() => {}
-            }
-            match (self.read)() {
-                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
-                Ok(_) => {
-                    tracing::info!("the settings changed: the agent begins again with them");
-                    systemd::reloading();
-                    return End::Again;
-                }
-                Err(error) => {
-                    let error = crate::resource::chain(&error);
-                    tracing::error!(error, "the new settings can not be used, and the agent goes on with the old ones");
-                }
-            }
-        }
-    }
-}
-
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
 async fn wait_for_enrolment(config: &Config, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
     let mut alone = None;
@@ -283,7 +243,8 @@ impl Agent {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
-        let workloads = if witness { None } else { Some(Workloads::open(&config).await?) };
+        let range = shelter::range(&config, enrolment.member_id);
+        let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
             Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
@@ -293,11 +254,11 @@ impl Agent {
         let presence = Presence { stamp: Stamp { epoch: enrolment.epoch, run: begun.run }, verdict };
         let engine = Self::engine(&config, &enrolment, &transport, &clock, presence).await?;
         let signer = Signer { engine: engine.clone(), identity: identity.clone(), member_id: enrolment.member_id };
+        let keyring = Keyring::new(engine.clone(), identity.clone(), enrolment.member_id);
         let reports = Arc::new(Reports::default());
-        peers::attend(&engine, &signer, &reports);
+        peers::attend(&engine, &signer, &keyring, &reports);
         let (ends, ending) = mpsc::channel(1);
-        let lost_after = Duration::from_secs(config.lost_after_seconds);
-        let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
+        let settings = leader::settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),
@@ -313,21 +274,16 @@ impl Agent {
         let api = Api::new(ApiConfig {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
+            secrecy: Arc::new(keyring.clone()),
             extra: Arc::new(extra::Corner(control)),
+            runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             clock: Arc::new(move || told.now()),
             shutdown: tasks.stopping(),
         });
-        transport.serve(Arc::new(PeerService {
-            engine: engine.clone(),
-            api: api.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            fleet: enrolment.fleet.clone(),
-            authority: enrolment.authority.clone(),
-        }));
+        transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
         serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
@@ -338,7 +294,7 @@ impl Agent {
             identity: identity.clone(),
             trust,
         };
-        keeper.spawn(&tasks, signer.clone());
+        keeper.spawn(&tasks, signer.clone(), keyring.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
         tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
         let applicant = enter::Applicant {
@@ -350,12 +306,30 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        workloads::attend(workloads.as_ref(), &config, &engine, (&clock, &reports), &enrolment, &tasks)?;
+        workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
         let runtime = workloads.map(|workloads| workloads.runtime);
         Ok(Self { config, engine, transport, tasks, ending, runtime })
+    }
+
+    /// What this device answers to peers and joiners.
+    fn service(
+        engine: &Engine,
+        api: &Api,
+        clock: &Arc<Clock>,
+        tasks: &Tasks,
+        enrolment: &Enrolment,
+    ) -> Arc<PeerService> {
+        Arc::new(PeerService {
+            engine: engine.clone(),
+            api: api.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            fleet: enrolment.fleet.clone(),
+            authority: enrolment.authority.clone(),
+        })
     }
 
     /// The engine, which hears nobody whom the fleet had fenced before the last stop.

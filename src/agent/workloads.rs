@@ -1,27 +1,29 @@
 //! What a device needs to run containers, and the loops that look after them: with its fleet, or alone
 //! while it is in none.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
+use super::keyring::Keyring;
 use super::reports::Reports;
+use super::secrets::Secrets;
 use super::tasks::Tasks;
-use super::{AgentError, device, file, hardware, keeper, live, prober, shelter, steer};
-use crate::config::Config;
-use crate::consensus::Engine;
+use super::{AgentError, device, file, hardware, keeper, live, prober, provisions, shelter, steer};
+use crate::config::{Config, Range};
 use crate::identity::Enrolment;
-use crate::images::ImageStore;
+use crate::images::{ImageStore, Puller};
 use crate::kill_point;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::probing::Asker;
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig};
+use crate::volumes::Volumes;
 
 /// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
 pub(super) fn attend(
     workloads: Option<&Workloads>,
     config: &Config,
-    engine: &Engine,
+    keyring: &Keyring,
     (clock, reports): (&Arc<Clock>, &Arc<Reports>),
     enrolment: &Enrolment,
     tasks: &Tasks,
@@ -30,8 +32,8 @@ pub(super) fn attend(
         tasks.spawn("show that the witness lives", live());
         return Ok(());
     };
-    workloads.spawn(config, Some(engine), &enrolment.name, (clock, reports), tasks)?;
-    tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
+    workloads.spawn(config, Some(keyring), &enrolment.name, (clock, reports), tasks)?;
+    tasks.spawn("follow the node", steer::follow_node(keyring.engine.clone(), enrolment.name.clone()));
     Ok(())
 }
 
@@ -40,16 +42,18 @@ pub(super) struct Workloads {
     pub(super) runtime: Shims,
     pub(super) sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
+    volumes: Arc<Volumes>,
 }
 
 impl Workloads {
-    pub(super) async fn open(config: &Config) -> Result<Self, AgentError> {
+    pub(super) async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
         kill_point::arm(&config.run_dir);
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
-        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
+        let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, sandboxes, images })
+        let volumes = Volumes::open(provisions::places(config)).map_err(file("open the folders of volumes"))?;
+        Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes) })
     }
 
     /// Looks after static pods until the tasks are finished. A device that can not is told why: it may
@@ -62,7 +66,8 @@ impl Workloads {
         let host = hardware::host_name();
         let host = host.split('.').next().unwrap_or_default();
         let name = if config.name.is_empty() { host.to_owned() } else { config.name.clone() };
-        let begun = match Self::open(config).await {
+        // A device that is in no fleet has the part that no member has.
+        let begun = match Self::open(config, config.pod_network.of_device(0)).await {
             Ok(workloads) => {
                 let (clock, reports) = (Arc::new(Clock::default()), Arc::new(Reports::default()));
                 workloads.spawn(config, None, &name, (&clock, &reports), &tasks)
@@ -75,10 +80,17 @@ impl Workloads {
         tasks
     }
 
+    /// What brings images from registries, as agent.toml says.
+    fn puller(&self, config: &Config, clock: &Arc<Clock>) -> Arc<Puller> {
+        let clock = clock.clone();
+        let wall = Arc::new(move || clock.now());
+        Arc::new(Puller::new((*self.images).clone(), config.registries.clone(), &config.images, wall))
+    }
+
     fn spawn(
         &self,
         config: &Config,
-        engine: Option<&Engine>,
+        keyring: Option<&Keyring>,
         name: &str,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         tasks: &Tasks,
@@ -86,22 +98,33 @@ impl Workloads {
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
+        let secrets = keyring.map(|keyring| {
+            Secrets::open(config.data_dir.join("secrets"), keyring.clone(), tasks.clone())
+                .map_err(file("open the secrets of this device"))
+        });
+        let secrets = secrets.transpose()?;
         let asker = Asker::new(Arc::new(self.runtime.clone()))?;
         let (probing, probes) = prober::Probing::new(asker.clone(), clock.clone(), reports.clone(), name.to_owned());
         let device = device::Device {
             asker,
             manifests_dir: config.manifests_dir.clone(),
-            engine: engine.cloned(),
+            engine: keyring.map(|keyring| keyring.engine.clone()),
+            volumes: self.volumes.clone(),
+            secrets,
+            volume_failures: Mutex::default(),
             runtime: Arc::new(self.runtime.clone()),
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
+            puller: self.puller(config, clock),
+            image_limits: (&config.images).into(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
             node,
             settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
         };
+        tasks.spawn("attend to the pods' network", self.sandboxes.clone().attend());
         tasks.spawn("probe", probing.run());
         tasks.spawn("look after the device", device.run(probes));
         Ok(())

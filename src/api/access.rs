@@ -7,6 +7,8 @@ use hyper::Method;
 use super::User;
 use super::failure::Failure;
 use super::route::{Route, Target};
+use super::secret::is_secret;
+use super::stream::SUBRESOURCES;
 
 /// The group whose members may do everything.
 pub const ADMINISTRATORS: &str = "system:masters";
@@ -42,21 +44,35 @@ pub(super) fn check(user: &User, method: &Method, route: &Route) -> Result<(), F
         // Devices carry their own writes to the leader by another way; here they only pass on
         // what somebody asked of them and only this device has.
         let log = matches!(route, Route::Objects(target) if target.subresource == "log");
-        return if log && reads {
+        let metrics = matches!(route, Route::Metrics(_));
+        return if ((log || metrics) && reads) || is_stream(route) {
             Ok(())
         } else {
-            Err(refused(user, method, route, "a device may only read logs here"))
+            Err(refused(
+                user,
+                method,
+                route,
+                "a device may only read logs and metrics, and carry streams to pods, here",
+            ))
         };
     }
     match route {
         Route::Extra => Ok(()),
-        _ if reads => Ok(()),
+        Route::Objects(target) if is_secret(target.kind) => {
+            Err(refused(user, method, route, "only users of the group system:masters may see secrets"))
+        }
+        _ if reads && !is_stream(route) => Ok(()),
         _ => {
             let why = "users outside of the group system:masters may only read; an administrator's kubeconfig comes \
                        from `kith kubeconfig` on a device";
             Err(refused(user, method, route, why))
         }
     }
+}
+
+/// Whether this leads into a pod: whatever the method, it is more than reading.
+fn is_stream(route: &Route) -> bool {
+    matches!(route, Route::Objects(target) if SUBRESOURCES.contains(&target.subresource.as_str()))
 }
 
 fn refused(user: &User, method: &Method, route: &Route, why: &str) -> Failure {
@@ -97,6 +113,17 @@ mod tests {
 
     const PODS: &str = "/api/v1/namespaces/default/pods";
     const WRITES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+    #[test]
+    fn secrets_are_for_administrators() {
+        let path = "/api/v1/namespaces/default/secrets";
+        assert_eq!(code(&user(&[ADMINISTRATORS]), &Method::GET, path), 200);
+        for other in [user(&["system:authenticated"]), User::device("d1"), user(&["viewers"])] {
+            for path in [path, "/api/v1/secrets", "/api/v1/namespaces/default/secrets/a"] {
+                assert_eq!(code(&other, &Method::GET, path), 403, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn administrators_and_root_may_do_everything() {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::reconciler::HttpAsk;
 use crate::reconciler::container::{ContainerSpec, ObservedContainer, PodRef, StopSignal};
-use crate::runtime::{Captured, ExecSession, ExecSpec, RuntimeError};
+use crate::runtime::{Captured, ExecSession, ExecSpec, RuntimeError, Usage};
 
 /// A runtime of one container whose programs end as their names say.
 struct Programs;
@@ -46,6 +46,18 @@ impl Runtime for Programs {
                 code => Ok(Captured { code: code.parse().ok(), output }),
             }
         })
+    }
+
+    fn connect<'a>(
+        &'a self,
+        own: &'a ContainerRef,
+        _: u16,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, RuntimeError>> {
+        Box::pin(async { Err(RuntimeError::Unknown(own.id())) })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, RuntimeError>> {
+        Box::pin(async { Ok(Usage::default()) })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>> {

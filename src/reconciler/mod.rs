@@ -16,12 +16,15 @@ mod conditions;
 pub mod container;
 mod env;
 mod expand;
+mod files;
 mod handler;
 mod hooks;
 mod lifecycle;
 mod mirror;
 mod prober;
 mod probes;
+mod pulling;
+mod references;
 mod restart;
 mod roles;
 pub mod sandbox;
@@ -31,6 +34,9 @@ mod standing;
 mod status;
 mod target;
 mod termination;
+pub mod volume;
+mod volumes;
+mod workload;
 
 #[cfg(test)]
 mod tests;
@@ -43,14 +49,21 @@ use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use sandbox::{ObservedSandbox, SandboxSpec};
+use volume::VolumeSpec;
 
 pub use handler::{Handler, HttpAsk};
 pub use hooks::{Hook, HookKind, HookRun};
 pub use mirror::{mirror_of, mirrored, shows, static_pod};
 pub use prober::{Finished, Outcome, Prober};
 pub use probes::{Health, ProbeKind, ProbeOrder};
+pub use pulling::{PullImage, pull_secrets};
+pub use references::{claims_needed, configmaps_needed, secrets_needed};
 pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
-pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
+pub use target::{
+    ImageState, NodeContext, Observed, PullFailure, PullState, SecretState, Settings, Target, TargetPod, images_needed,
+};
+pub use volumes::failed_mount;
+pub use workload::{ran_well, workload_of};
 
 /// Who writes the reconciler's events.
 pub(crate) const COMPONENT: &str = "kith-reconciler";
@@ -75,6 +88,20 @@ pub enum Action {
     PrepareImage {
         /// As the pod names it.
         image: String,
+    },
+    /// Bring an image from its registry; how far it is comes with the next targets.
+    PullImage(Box<PullImage>),
+    /// Make volumes of a pod, or fill them anew; what came of it is observed.
+    MakeVolumes {
+        /// Whose.
+        pod: PodRef,
+        /// Which.
+        volumes: Vec<VolumeSpec>,
+    },
+    /// Remove the volumes of a pod; those that outlive it stay.
+    RemoveVolumes {
+        /// Its uid.
+        uid: String,
     },
     /// Make what the containers of a pod share, before the first of them.
     MakeSandbox {
@@ -162,6 +189,10 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
         if sandbox.ready().is_some() && !by_pod.contains_key(uid) {
             decision.push(Action::RemoveSandbox(sandbox.pod.clone()));
         }
+    }
+    let known = |uid: &String| target.pods.iter().any(|pod| pod.pod.metadata.uid.as_ref() == Some(uid));
+    for uid in observed.volumes.keys().filter(|uid| !known(uid) && !by_pod.contains_key(uid.as_str())) {
+        decision.push(Action::RemoveVolumes { uid: uid.clone() });
     }
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;

@@ -9,6 +9,7 @@ use super::env::{self, Sources};
 use super::expand::expand;
 use super::sandbox::ReadySandbox;
 use super::target::{NodeContext, Settings, Target};
+use super::volumes;
 use crate::resource::quantity::NotAQuantity;
 use crate::resource::{ImageConfig, footprint};
 
@@ -39,11 +40,35 @@ pub enum SpecError {
         /// The key.
         key: String,
     },
-    /// Secrets are not served.
-    #[error("secret {name:?} can not be read: this release has no secrets; use a config map, or mark it optional")]
+    /// A secret is missing.
+    #[error("secret {name:?} not found")]
     Secret {
         /// The secret.
         name: String,
+    },
+    /// A key of a secret is missing.
+    #[error("couldn't find key {key} in Secret {name:?}")]
+    SecretKey {
+        /// The secret.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A secret is there, but its values are not known on this device yet.
+    #[error("secret {name:?} can not be opened yet: {why}")]
+    Sealed {
+        /// The secret.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// A volume can not be mounted as it is described.
+    #[error("volume {volume:?}: {why}")]
+    Mount {
+        /// The volume.
+        volume: String,
+        /// Why not.
+        why: String,
     },
     /// A variable refers to a field that it can not have.
     #[error("variable {variable} refers to {path:?}, which is not a field that a variable can have")]
@@ -96,15 +121,15 @@ pub fn container_spec(
     target: &Target,
     sandbox: &ReadySandbox,
 ) -> Result<ContainerSpec, SpecError> {
+    let Target { node, settings, .. } = target;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     if container.security_context.as_ref().and_then(|security| security.privileged) == Some(true) {
         return Err(SpecError::Privileged);
     }
-    let Target { configmaps, node, settings, .. } = target;
     let hostname = sandbox.hostname.clone();
     let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
-    let sources = Sources { pod, container, configmaps, node, pod_ip };
+    let sources = Sources { pod, container, target, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
     let (uid, gid) = user(spec, container, image)?;
@@ -126,7 +151,7 @@ pub fn container_spec(
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
         reference,
-        mounts: Vec::new(),
+        mounts: volumes::mounts(pod, container, &target.places, &variables.own)?,
         namespaces: sandbox.namespaces(),
         sandbox: Some(sandbox.folder.clone()),
         confinement: Confinement::default(),

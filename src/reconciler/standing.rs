@@ -13,7 +13,6 @@ use super::probes::{self, ProbeKind};
 use super::restart::{Restart, restart, wait};
 use super::roles::{Part, Role};
 use super::status;
-use super::target::ImageState;
 use super::{Action, Decision, container_spec};
 use crate::resource::Timestamp;
 
@@ -227,26 +226,21 @@ impl<'a> Case<'a> {
             return self.waiting(String::new());
         }
         let container = part.container.as_ref();
-        let image = container.image.clone().unwrap_or_default();
         let waiting = |reason, message: String| Face::Waiting { reason, message };
-        let config = match self.target.images.get(&image) {
-            Some(ImageState::Ready { config, .. }) => config,
-            Some(ImageState::Preparing) => return self.waiting(String::new()),
-            Some(ImageState::Absent) => {
-                let text = format!("image {image} is not on this device; load it with: kith image load|import");
-                return waiting("ImageNotPresent", text);
-            }
-            Some(ImageState::Failed(why)) => return waiting("ImageUnusable", format!("image {image}: {why}")),
-            None => {
-                decision.push(Action::PrepareImage { image });
-                return self.waiting(String::new());
-            }
+        let volumes = self.waits_for_volumes(decision);
+        let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
+        let config = match self.image(decision, container, &reference) {
+            Ok(config) => config,
+            Err(Face::Waiting { reason: "ContainerCreating", message }) => return self.waiting(message),
+            Err(face) => return face,
         };
+        if let Some(message) = volumes {
+            return self.waiting(message);
+        }
         let sandbox = match self.shelter(decision) {
             Ok(sandbox) => sandbox,
             Err(why) => return self.waiting(why),
         };
-        let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
         let settings = &self.target.settings;
         let spec = container_spec(reference, &self.pod.pod, container, config, self.target, sandbox);
         let mut spec = match spec {

@@ -10,6 +10,7 @@ use super::hooks::{HookKind, HookRun};
 use super::probes::Health;
 use super::roles;
 use super::sandbox::ObservedSandbox;
+use super::volume::{Bytes, Places};
 use crate::resource::{ImageConfig, Timestamp};
 
 /// What should run here, and what is needed for it.
@@ -21,10 +22,27 @@ pub struct Target {
     pub pods: Vec<TargetPod>,
     /// By image as the pods name it; a missing one has not been looked at yet.
     pub images: BTreeMap<String, ImageState>,
+    /// By the start that waits for it; a missing one has not been begun.
+    pub pulls: BTreeMap<ContainerRef, PullState>,
     /// By namespace and name; what is missing does not exist.
     pub configmaps: BTreeMap<(String, String), ConfigMap>,
+    /// By namespace and name; what is missing does not exist.
+    pub secrets: BTreeMap<(String, String), SecretState>,
+    /// The device that a claim's volume is on, by namespace and name; what is missing does not exist.
+    pub claims: BTreeMap<(String, String), Option<String>>,
+    /// Where volumes lie.
+    pub places: Places,
     /// Settings of this device.
     pub settings: Settings,
+}
+
+/// What this device knows of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// Its values.
+    Open(BTreeMap<String, Bytes>),
+    /// Why they are not known yet.
+    Sealed(String),
 }
 
 /// This device, as its pods see it.
@@ -63,6 +81,34 @@ pub enum ImageState {
     Absent,
     /// It is here, but can not be used.
     Failed(String),
+    /// The name is no image name: why.
+    Invalid(String),
+}
+
+/// How far the pull for one start has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullState {
+    /// Under way, or waiting its turn.
+    Pulling,
+    /// The registry was asked, and what it has is on this device.
+    Done,
+    /// The last try failed.
+    Failed(PullFailure),
+}
+
+/// A pull that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullFailure {
+    /// Which host, what it said, what to do.
+    pub message: String,
+    /// Nothing was learned about the image: its registry was not reached.
+    pub unreachable: bool,
+    /// Tries that failed in a row.
+    pub attempts: u32,
+    /// When the last one did.
+    pub at: Timestamp,
+    /// Chance, in thousandths: it makes the wait longer.
+    pub jitter: u16,
 }
 
 /// Settings of one device.
@@ -108,27 +154,16 @@ pub struct Observed {
     /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
     /// restart of the agent only means that the container is asked once more.
     pub asked: BTreeMap<ContainerRef, Timestamp>,
+    /// Versions of the volumes that are made, by uid of the pod and name of the volume.
+    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Why the volumes of a pod could not be made when that was last tried, by its uid.
+    pub volume_failures: BTreeMap<String, String>,
     /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
     pub ending: BTreeMap<String, Timestamp>,
     /// Hooks that were begun.
     pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
     /// What probes found so far; lost with a restart of the agent, and then the stored status stands.
     pub health: BTreeMap<ContainerRef, Health>,
-}
-
-/// Namespaces and names of the config maps that a pod reads.
-pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let mut names = BTreeSet::new();
-    for part in pod.spec.iter().flat_map(roles::parts) {
-        let container = part.container;
-        let keys =
-            container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
-        names.extend(keys.map(|key| key.name.clone()));
-        let whole = container.env_from.iter().flatten().filter_map(|from| from.config_map_ref.as_ref());
-        names.extend(whole.map(|from| from.name.clone()));
-    }
-    names.into_iter().map(|name| (namespace.clone(), name)).collect()
 }
 
 /// Images that a pod is made of, as it names them.

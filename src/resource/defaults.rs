@@ -22,6 +22,12 @@ pub fn apply(kind: &Kind, object: &mut Value) {
                 pod_spec(spec);
             }
         }
+        "Secret" => super::volume::secret_defaults(object),
+        "PersistentVolumeClaim" => {
+            if let Some(spec) = child(object, "spec") {
+                absent(spec, "volumeMode", || json!("Filesystem"));
+            }
+        }
         "Deployment" => deployment(object),
         "ReplicaSet" => {
             if let Some(spec) = child(object, "spec") {
@@ -64,6 +70,9 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     absent(spec, "schedulerName", || json!("default-scheduler"));
     absent(spec, "securityContext", || json!({}));
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        super::volume::defaults(volume);
+    }
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(container) = container.as_object_mut() {
@@ -104,8 +113,16 @@ fn probes(container: &mut Map<String, Value>) {
     }
 }
 
+/// Whether an image name means what is newest: its tag is `latest`, or it has neither tag nor digest.
+fn means_latest(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
 fn container_defaults(container: &mut Map<String, Value>, host_network: bool) {
-    absent(container, "imagePullPolicy", || json!("IfNotPresent"));
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if means_latest(image) { "Always" } else { "IfNotPresent" };
+    absent(container, "imagePullPolicy", || json!(policy));
     absent(container, "resources", || json!({}));
     probes(container);
     if let Some(Value::Object(resources)) = container.get_mut("resources") {
@@ -131,7 +148,7 @@ fn container_defaults(container: &mut Map<String, Value>, host_network: bool) {
     }
 }
 
-fn absent(map: &mut Map<String, Value>, name: &str, value: impl FnOnce() -> Value) {
+pub(super) fn absent(map: &mut Map<String, Value>, name: &str, value: impl FnOnce() -> Value) {
     if map.get(name).is_none_or(Value::is_null) {
         map.insert(name.to_owned(), value());
     }
@@ -178,6 +195,23 @@ mod tests {
         assert_eq!(pod["restartPolicy"], "Always");
         assert_eq!(pod["containers"][0]["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
         assert_eq!(pod["containers"][0]["resources"]["requests"]["cpu"], "1");
+    }
+
+    #[test]
+    fn what_is_newest_is_asked_for_each_time() {
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        for (image, policy) in [
+            ("a", "Always"),
+            ("a:latest", "Always"),
+            ("host:5000/a", "Always"),
+            ("host:5000/a:1", "IfNotPresent"),
+            ("a:1", "IfNotPresent"),
+            (&digest, "IfNotPresent"),
+        ] {
+            let mut pod = json!({"spec": {"containers": [{"name": "c", "image": image}]}});
+            apply(&kind::POD, &mut pod);
+            assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+        }
     }
 
     #[test]

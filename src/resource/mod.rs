@@ -2,6 +2,7 @@
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
 mod cause;
+pub mod claim;
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
@@ -19,6 +20,7 @@ pub mod selector;
 pub mod table;
 pub mod time;
 pub mod validate;
+mod volume;
 
 pub use cause::chain;
 pub use image::{ImageConfig, ImageUser};

@@ -15,6 +15,7 @@
 //! next one reads everything back from `<run_dir>/containers`.
 
 mod cgroup;
+mod dial;
 mod exec;
 mod folder;
 mod last_words;
@@ -25,10 +26,12 @@ mod settle;
 pub mod shim;
 mod shims;
 mod signal;
+mod usage;
 
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};
+pub use usage::{Amount, Usage};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -94,6 +97,16 @@ pub trait Runtime: Send + Sync + 'static {
         timeout: Duration,
         limit: usize,
     ) -> BoxFuture<'a, Result<Captured, RuntimeError>>;
+
+    /// Connects to a TCP port of the network that a running container is in.
+    fn connect<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        port: u16,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, RuntimeError>>;
+
+    /// What this device and its running containers have used until now.
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, RuntimeError>>;
 
     /// Every container of this device, of this agent's life or of an earlier one's.
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>>;

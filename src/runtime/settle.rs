@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use super::cgroup::Hierarchies;
-use super::folder::{Folder, Lock, Order, Progress, Standing};
+use super::folder::{Folder, Lock, Order, Progress, Standing, is_container_id, write_whole};
 use super::orphan;
 use super::pidfd::Identity;
 use super::seal::SealedExe;
@@ -135,6 +135,24 @@ pub(super) fn spawn<'a>(
         None => command.stdout(Stdio::null()).stderr(Stdio::null()),
     };
     command.spawn()
+}
+
+/// Containers do not outlive a reboot: folders of another boot are removed unread.
+pub(super) fn forget_last_boot(run_dir: &Path, cgroup: &str, hierarchies: &Hierarchies) -> io::Result<()> {
+    let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
+    let note = run_dir.join("boot_id");
+    if fs::read(&note).is_ok_and(|known| known == boot) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(run_dir.join("containers"))? {
+        let entry = entry?;
+        if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
+            // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
+            hierarchies.remove(&format!("{}/{id}", cgroup.trim_end_matches('/')))?;
+        }
+        remove_dir(&entry.path())?;
+    }
+    write_whole(&note, &boot)
 }
 
 /// Removes what is left of a container that is over. Its log stays.

@@ -1,11 +1,9 @@
 //! The runtime that the agent uses: it orders shims, watches them, and reads their records. All
 //! truth is on disk; this holds only configuration and the watches.
 
-#![expect(clippy::disallowed_methods, reason = "folders of containers")]
-
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
@@ -16,7 +14,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nix::sys::stat::Mode;
 use tokio::io::AsyncReadExt;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -24,9 +21,12 @@ use super::cgroup::Hierarchies;
 use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id, make_private};
 use super::pidfd;
 use super::seal::SealedExe;
-use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, exec, last_words, settle, signal};
+use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, Usage};
+use super::{dial, exec, last_words, settle, signal, usage};
 use crate::kill_point;
-use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, StopSignal, log_path};
+use crate::reconciler::container::{
+    ContainerRef, ContainerSpec, ContainerState, ObservedContainer, StopSignal, log_path,
+};
 
 /// Longest report that a shim may send about its start, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
@@ -77,7 +77,9 @@ impl Shims {
             make_private(folder).map_err(|error| setup(format!("create {}", folder.display()), &error))?;
         }
         let hierarchies = Hierarchies::discover().map_err(|error| setup("look for cgroups".into(), &error))?;
-        forget_last_boot(&config, &hierarchies)?;
+        settle::forget_last_boot(&config.run_dir, &config.cgroup, &hierarchies).map_err(|error| {
+            setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
+        })?;
         if let Some(bytes) = config.memory_max {
             let limit = hierarchies.limit_memory(&config.cgroup, bytes);
             limit.map_err(|error| setup(format!("limit the memory of cgroup {}", config.cgroup), &error))?;
@@ -131,7 +133,7 @@ impl Shims {
         if !self.0.watched().insert(folder.id()) {
             // The watch that runs finds the new shim by its pid; as its parent, this one still has to reap it.
             if let Some(child) = child {
-                tokio::spawn(reap(child));
+                tokio::spawn(pidfd::reap(child));
             }
             return;
         }
@@ -154,13 +156,12 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        let resolv_conf = match &spec.sandbox {
-            Some(sandbox) => sandbox.join("resolv.conf"),
-            None => {
-                let own = self.0.config.run_dir.join("resolv.conf");
-                settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
-                own
-            }
+        let resolv_conf = if let Some(sandbox) = &spec.sandbox {
+            sandbox.join("resolv.conf")
+        } else {
+            let own = self.0.config.run_dir.join("resolv.conf");
+            settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
+            own
         };
         let config = &self.0.config;
         let scratch = config.scratch_dir.join(&id);
@@ -412,6 +413,36 @@ impl Runtime for Shims {
         .boxed()
     }
 
+    fn connect<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        port: u16,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, RuntimeError>> {
+        async move {
+            let (folder, _) = self.known(reference)?;
+            let connected = dial::connect(&folder, port).await;
+            connected.map_err(|reason| RuntimeError::Failed { step: "reach a port", id: reference.id(), reason })
+        }
+        .boxed()
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, RuntimeError>> {
+        async move {
+            let listed = self.list_all().await?;
+            let inner = Arc::clone(&self.0);
+            let read = tokio::task::spawn_blocking(move || {
+                let running = listed.into_iter().filter(|found| matches!(found.state, ContainerState::Running { .. }));
+                let containers = running.filter_map(|found| {
+                    let used = usage::of_cgroup(&inner.hierarchies, &inner.cgroup(&found.reference.id()))?;
+                    Some((found.reference, used))
+                });
+                Usage { containers: containers.collect(), device: usage::of_device() }
+            });
+            read.await.map_err(|error| setup("read what containers use".into(), &error))
+        }
+        .boxed()
+    }
+
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>> {
         self.list_all().boxed()
     }
@@ -425,41 +456,6 @@ fn setup(step: String, error: &dyn std::fmt::Display) -> RuntimeError {
     RuntimeError::Setup { step, reason: error.to_string() }
 }
 
-/// Containers do not outlive a reboot: folders of another boot are removed unread.
-fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) -> Result<(), RuntimeError> {
-    let forget = || {
-        let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
-        let note = config.run_dir.join("boot_id");
-        let mut known = Vec::new();
-        if let Ok(mut file) = fs::File::open(&note) {
-            file.read_to_end(&mut known)?;
-        }
-        if known == boot {
-            return Ok(());
-        }
-        for entry in fs::read_dir(config.run_dir.join("containers"))? {
-            let entry = entry?;
-            if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
-                // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
-                hierarchies.remove(&format!("{}/{id}", config.cgroup.trim_end_matches('/')))?;
-            }
-            settle::remove_dir(&entry.path())?;
-        }
-        super::folder::write_whole(&note, &boot)
-    };
-    forget().map_err(|error: io::Error| {
-        setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
-    })
-}
-
-/// Reaps a shim of ours once it has ended.
-pub(super) async fn reap(mut child: Child) {
-    if let Ok(fd) = pidfd::open(child.id().cast_signed()) {
-        ended(fd).await;
-        let _ = child.wait();
-    }
-}
-
 /// Follows the shims of one container, one after the other, until nobody attends to it.
 async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
     loop {
@@ -469,7 +465,7 @@ async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
         };
         let blind = fd.is_none();
         if let Some(fd) = fd {
-            ended(fd).await;
+            pidfd::ended(fd).await;
         }
         if let Some(mut child) = child.take() {
             // It has ended: this reaps it and does not block.
@@ -484,14 +480,5 @@ async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
             (Some(Standing::Attended(_)), None) => {}
             _ => return,
         }
-    }
-}
-
-/// Returns once the process behind the handle has ended.
-#[expect(unsafe_code, reason = "tokio wants a promise about the descriptor")]
-async fn ended(fd: OwnedFd) {
-    // SAFETY: the descriptor is owned here, and nothing replaces or closes it before the watch is dropped.
-    if let Ok(fd) = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) } {
-        let _ = fd.readable().await;
     }
 }

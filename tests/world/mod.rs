@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kith::planner::{Fleet, Liveness, Rehearsal, plan};
-use kith::reconciler::container::{ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
+use kith::reconciler::container::{ContainerRef, ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
 use kith::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxState};
-use kith::reconciler::{Action, ImageState, NodeContext, Observed, Target, TargetPod, diff};
+use kith::reconciler::{Action, ImageState, NodeContext, Observed, PullFailure, PullState, Target, TargetPod, diff};
 use kith::resource::{ImageConfig, Timestamp};
 use kith::store::{Batch, Check, Key, Outcome, Precondition, Write};
 use serde_json::{Value, json};
@@ -49,6 +49,8 @@ struct Device {
     images: BTreeSet<String>,
     pods: Vec<TargetPod>,
     observed: Observed,
+    /// There is no registry in this world.
+    pulls: BTreeMap<ContainerRef, PullState>,
 }
 
 impl World {
@@ -122,6 +124,7 @@ impl World {
             images,
             pods: Vec::new(),
             observed: Observed::default(),
+            pulls: BTreeMap::new(),
         };
         self.devices.insert(name.to_owned(), device);
         self.put(
@@ -370,6 +373,7 @@ impl Device {
             node: NodeContext { name: name.to_owned(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             images: images.collect(),
             pods: self.pods.clone(),
+            pulls: self.pulls.clone(),
             ..Target::default()
         }
     }
@@ -415,11 +419,25 @@ impl Device {
                 assert_eq!(observed.containers.len() + 1, before, "removed twice: {reference:?}");
                 true
             }
+            Action::MakeVolumes { pod, volumes } => {
+                let made = observed.volumes.entry(pod.uid).or_default();
+                made.extend(volumes.into_iter().map(|volume| (volume.name, volume.version)));
+                true
+            }
+            Action::RemoveVolumes { uid } => {
+                assert!(observed.volumes.remove(&uid).is_some(), "removed twice: {uid}");
+                true
+            }
             Action::Report { pod, revision, object } => {
                 let body = serde_json::to_vec(&object).unwrap();
                 write(pod, revision, |key| Write::Delete { key }, Some(body))
             }
             Action::DeletePod { pod, revision } => write(pod, revision, |key| Write::Delete { key }, None),
+            Action::PullImage(pull) => {
+                let message = "there is no registry".to_owned();
+                let failure = PullFailure { message, unreachable: true, attempts: 1, at: now, jitter: 0 };
+                self.pulls.insert(pull.reference, PullState::Failed(failure)).is_none()
+            }
             Action::MakeSandbox { spec, .. } => {
                 assert!(!observed.sandboxes.iter().any(|own| own.pod == spec.pod), "made twice: {spec:?}");
                 let ready = ReadySandbox {

@@ -46,14 +46,6 @@ fn images_are_prepared_waited_for_or_missed() {
     };
     bench.target.images.insert("web:1".into(), ImageState::Preparing);
     assert_eq!(waiting(bench.web()).0, "ContainerCreating");
-    bench.target.images.insert("web:1".into(), ImageState::Absent);
-    assert_eq!(bench.words(), ["report web-1 at 7", "event Failed"]);
-    let (reason, message) = waiting(bench.web());
-    assert_eq!(reason, "ImageNotPresent");
-    assert_eq!(message, "image web:1 is not on this device; load it with: kith image load|import");
-    assert_eq!(bench.words(), Vec::<String>::new());
-    bench.target.images.insert("web:1".into(), ImageState::Failed("blob is damaged".into()));
-    assert_eq!(waiting(bench.web()), ("ImageUnusable".into(), "image web:1: blob is damaged".into()));
 }
 
 #[test]

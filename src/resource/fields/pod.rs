@@ -1,6 +1,7 @@
 //! The fields of pods and of pod templates.
 
 use super::lifecycle::{EPHEMERAL, GATE, LIFECYCLE, PROBE};
+use super::volume::{VOLUME, VOLUME_MOUNT};
 use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
 
 /// A pod.
@@ -15,11 +16,10 @@ pub(super) static POD: [Field; 5] = [
 /// What a Deployment or ReplicaSet makes its pods from.
 pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
 
-const NO_VOLUMES: &str = "volumes are not supported in this release, and the program would miss its files";
+const NO_BLOCKS: &str = "a volume is a folder, not a block device";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
 const NO_PRIORITY: &str = "no pod is preferred over another in this release";
-const NO_NAMES: &str = "names are resolved as on the device in this release";
 const STRICTER: &str = "this confinement can not be applied in this release, and running without it would be unsafe";
 
 pub(super) static SPEC: [Field; 42] = [
@@ -28,20 +28,15 @@ pub(super) static SPEC: [Field; 42] = [
     ok("terminationGracePeriodSeconds", Form::Integer),
     ok("nodeSelector", Form::TextMap),
     ok("nodeName", Form::Text),
-    refuse_unless(
-        "hostNetwork",
-        Form::Boolean,
-        &["true"],
-        "pods need hostNetwork: true in this release; a pod network of their own comes later",
-    ),
+    ok("hostNetwork", Form::Boolean),
     ok("hostname", Form::Text),
     ok("securityContext", Form::Object(&POD_SECURITY)),
-    warn_unless(
-        "dnsPolicy",
-        Form::Text,
-        &["ClusterFirst", "Default"],
-        "a pod resolves names as its device does in this release",
-    ),
+    ok("dnsPolicy", Form::Text),
+    ok("dnsConfig", Form::Object(&DNS_CONFIG)),
+    ok("hostAliases", Form::Objects(&HOST_ALIAS)),
+    ok("subdomain", Form::Text),
+    ok("setHostnameAsFQDN", Form::Boolean),
+    ok("hostIPC", Form::Boolean),
     warn_unless("enableServiceLinks", Form::Boolean, &["true", "false"], "there are no services in this release"),
     warn_unless(
         "serviceAccountName",
@@ -69,19 +64,14 @@ pub(super) static SPEC: [Field; 42] = [
     warn("priority", NO_PRIORITY),
     warn("preemptionPolicy", NO_PRIORITY),
     warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
-    warn("hostAliases", NO_NAMES),
-    warn("dnsConfig", NO_NAMES),
-    warn("subdomain", NO_NAMES),
-    warn("setHostnameAsFQDN", NO_NAMES),
-    warn("hostnameOverride", NO_NAMES),
+    warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
     ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
-    refuse("volumes", NO_VOLUMES),
+    ok("volumes", Form::Objects(&VOLUME)),
     ok("initContainers", Form::Objects(&CONTAINER)),
     ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
     refuse("hostPID", "the device's processes are never shown to a pod"),
-    refuse("hostIPC", "the device's shared memory is never shown to a pod"),
     refuse("shareProcessNamespace", "containers of a pod do not see each other's processes in this release"),
     refuse_unless("hostUsers", Form::Boolean, &["true"], STRICTER),
     refuse("runtimeClassName", STRICTER),
@@ -91,6 +81,13 @@ pub(super) static SPEC: [Field; 42] = [
     refuse("resources", "limits are set for each container in this release, not for the pod"),
     refuse("workloadRef", "pods are placed one by one in this release"),
 ];
+
+pub(super) static DNS_CONFIG: [Field; 3] =
+    [ok("nameservers", Form::Texts), ok("searches", Form::Texts), ok("options", Form::Objects(&DNS_OPTION))];
+
+pub(super) static DNS_OPTION: [Field; 2] = [ok("name", Form::Text), ok("value", Form::Text)];
+
+pub(super) static HOST_ALIAS: [Field; 2] = [ok("ip", Form::Text), ok("hostnames", Form::Texts)];
 
 pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),
@@ -108,7 +105,7 @@ pub(super) static POD_SECURITY: [Field; 15] = [
     ok("runAsNonRoot", Form::Boolean),
     ok("seccompProfile", Form::Object(&SECCOMP)),
     ok("fsGroup", Form::Integer),
-    warn("fsGroupChangePolicy", "there are no volumes in this release whose owner it could change"),
+    ok("fsGroupChangePolicy", Form::Text),
     ok("supplementalGroups", Form::Integers),
     warn("supplementalGroupsPolicy", "the groups that an image gives its user are not added in this release"),
     refuse("sysctls", "kernel settings are not changed for a pod"),
@@ -133,12 +130,7 @@ pub(super) static SECCOMP: [Field; 2] = [
 pub(super) static CONTAINER: [Field; 25] = [
     ok("name", Form::Text),
     ok("image", Form::Text),
-    warn_unless(
-        "imagePullPolicy",
-        Form::Text,
-        &["IfNotPresent", "Never"],
-        "images are imported on the device in this release, not pulled: a pod waits until its image is there",
-    ),
+    ok("imagePullPolicy", Form::Text),
     ok("command", Form::Texts),
     ok("args", Form::Texts),
     ok("env", Form::Objects(&ENV)),
@@ -157,8 +149,8 @@ pub(super) static CONTAINER: [Field; 25] = [
     ok("terminationMessagePath", Form::Text),
     ok("terminationMessagePolicy", Form::Text),
     warn("resizePolicy", "limits of a running container are not changed in this release"),
-    refuse("volumeMounts", NO_VOLUMES),
-    refuse("volumeDevices", NO_VOLUMES),
+    ok("volumeMounts", Form::Objects(&VOLUME_MOUNT)),
+    refuse("volumeDevices", NO_BLOCKS),
     ok("restartPolicy", Form::Text),
     refuse("restartPolicyRules", "exit codes do not choose what follows in this release"),
 ];
@@ -170,8 +162,8 @@ pub(super) static ENV_SOURCE: [Field; 5] = [
     ok("fieldRef", Form::Object(&FIELD_REF)),
     ok("configMapKeyRef", Form::Object(&KEY_REF)),
     ok("resourceFieldRef", Form::Object(&RESOURCE_REF)),
-    refuse("secretKeyRef", "there are no secrets in this release, and the program would miss its own"),
-    refuse("fileKeyRef", NO_VOLUMES),
+    ok("secretKeyRef", Form::Object(&KEY_REF)),
+    refuse("fileKeyRef", "variables are not read from files of a volume in this release"),
 ];
 
 pub(super) static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
@@ -181,11 +173,8 @@ pub(super) static RESOURCE_REF: [Field; 3] =
 
 pub(super) static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
 
-pub(super) static ENV_FROM: [Field; 3] = [
-    ok("prefix", Form::Text),
-    ok("configMapRef", Form::Object(&MAP_REF)),
-    refuse("secretRef", "there are no secrets in this release, and the program would miss its own"),
-];
+pub(super) static ENV_FROM: [Field; 3] =
+    [ok("prefix", Form::Text), ok("configMapRef", Form::Object(&MAP_REF)), ok("secretRef", Form::Object(&MAP_REF))];
 
 pub(super) static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
 
@@ -194,7 +183,7 @@ pub(super) static PORT: [Field; 5] = [
     ok("containerPort", Form::Integer),
     ok("hostPort", Form::Integer),
     refuse_unless("protocol", Form::Text, &["TCP", "UDP"], "only TCP and UDP ports are served"),
-    warn_unless("hostIP", Form::Text, &["0.0.0.0", "::"], "the program itself chooses the addresses it listens on"),
+    ok("hostIP", Form::Text),
 ];
 
 pub(super) static RESOURCES: [Field; 3] = [

@@ -2,14 +2,14 @@
 
 use super::lifecycle;
 use super::pod::{
-    CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT,
-    RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
+    CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS, KEY_REF,
+    MAP_REF, OS, POD, POD_SECURITY, PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
     REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
 };
-use super::{Field, Form, METADATA, OWNER, ok};
+use super::{Field, Form, METADATA, OWNER, ok, wire_volumes};
 
 /// A message: the fields of an object with their numbers.
 pub(super) struct Message {
@@ -25,16 +25,18 @@ pub(super) const INSIDE: &str = "(inside)";
 
 /// Integers and switches that mean something when they are zero. All others are sent even when
 /// they are not set.
-pub(super) const ZEROS: [&str; 20] = [
+pub(super) const ZEROS: [&str; 22] = [
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
     "controller",
+    "defaultMode",
     "enableServiceLinks",
     "fsGroup",
     "gracePeriodSeconds",
     "hostUsers",
     "immutable",
+    "mode",
     "optional",
     "orphanDependents",
     "progressDeadlineSeconds",
@@ -61,7 +63,7 @@ static PRECONDITIONS: [Field; 2] = [ok("uid", Form::Text), ok("resourceVersion",
 pub(super) static SCALE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SCALE_SPEC))];
 static SCALE_SPEC: [Field; 1] = [ok("replicas", Form::Integer)];
 
-const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
+pub(super) const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
 
 pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
     Message { fields, numbers }
@@ -69,10 +71,19 @@ pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &
 
 /// The message of an object's fields.
 pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
-    MESSAGES.iter().chain(&lifecycle::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
+    MESSAGES
+        .iter()
+        .chain(&lifecycle::MESSAGES)
+        .chain(&wire_volumes::MESSAGES)
+        .find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 43] = [
+/// The numbers of what stands beside the fields of an object, in the message that it holds.
+pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)] {
+    if std::ptr::eq(fields, &super::volume::VOLUME[..]) { wire_volumes::SOURCES } else { lifecycle::inside(fields) }
+}
+
+static MESSAGES: [Message; 46] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -230,6 +241,9 @@ static MESSAGES: [Message; 43] = [
         ],
     ),
     message(&CAPABILITIES, &[(1, "add"), (2, "drop")]),
+    message(&DNS_CONFIG, &[(1, "nameservers"), (2, "searches"), (3, "options")]),
+    message(&DNS_OPTION, &[(1, "name"), (2, "value")]),
+    message(&HOST_ALIAS, &[(1, "ip"), (2, "hostnames")]),
 ];
 
 const POD_SPEC: &[(u32, &str)] = &[

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::lifecycle::{self, Place};
-use super::{FieldError, labels};
+use super::{FieldError, labels, network};
 use crate::resource::defaults::TERMINATION_GRACE_SECONDS;
 use crate::resource::fields::ADDABLE_CAPABILITIES;
 use crate::resource::quantity::Quantity;
@@ -31,15 +31,8 @@ const RESOURCE_PATHS: [&str; 4] = ["limits.cpu", "limits.memory", "requests.cpu"
 
 /// Checks a pod's spec, in a pod or in a template.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
-        let detail = "pods need hostNetwork: true in this release; a pod network of their own comes later";
-        // `hostNetwork: false` was refused by the field table already.
-        if spec.get("hostNetwork").is_none() {
-            errors.push(FieldError::required(format!("{path}.hostNetwork"), detail));
-        }
-    }
     one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], errors);
-    one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    network::spec(spec, path, errors);
     if let Some(seconds) = meta::integer_at(spec, "terminationGracePeriodSeconds")
         && !(0..=GRACE_LIMIT).contains(&seconds)
     {
@@ -48,7 +41,11 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(path, &Value::from(seconds), &detail));
     }
     labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), errors);
-    for (field, rule) in [("nodeName", names::dns_subdomain as fn(&str) -> _), ("hostname", names::dns_label)] {
+    for (field, rule) in [
+        ("nodeName", names::dns_subdomain as fn(&str) -> _),
+        ("hostname", names::dns_label),
+        ("subdomain", names::dns_label),
+    ] {
         let value = meta::text_at(spec, field);
         if let (false, Err(detail)) = (value.is_empty(), rule(value)) {
             errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(value), &detail));
@@ -57,6 +54,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let pod_security = spec.get("securityContext").unwrap_or(&Value::Null);
     identity(pod_security, &format!("{path}.securityContext"), errors);
     containers(spec, path, errors);
+    super::volume::of_pod(spec, path, errors);
 }
 
 pub(super) fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
@@ -71,8 +69,9 @@ fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if meta::list_at(spec, "containers").is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
+    let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
     let grace = meta::integer_at(spec, "terminationGracePeriodSeconds").unwrap_or(TERMINATION_GRACE_SECONDS);
-    let (mut seen, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
+    let (mut seen, mut host_ports) = (BTreeSet::new(), Vec::new());
     for (list, place) in [("initContainers", Place::Init), ("containers", Place::Main)] {
         for (index, container) in meta::list_at(spec, list).iter().enumerate() {
             let path = format!("{path}.{list}[{index}]");
@@ -84,7 +83,7 @@ fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
             } else if !seen.insert(name) {
                 errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
             }
-            ports(container, &path, &mut host_ports, errors);
+            network::ports(container, &path, on_host, &mut host_ports, errors);
             one_container(container, &path, errors);
             lifecycle::container(container, &path, place, grace, errors);
         }
@@ -110,42 +109,6 @@ fn one_container(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
     security(container, path, errors);
 }
 
-fn ports(container: &Value, path: &str, taken: &mut BTreeSet<(i64, String)>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
-    for (index, port) in meta::list_at(container, "ports").iter().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        let number = meta::integer_at(port, "containerPort");
-        if number.is_none() {
-            errors.push(FieldError::required(format!("{path}.containerPort"), ""));
-        }
-        for field in ["containerPort", "hostPort"] {
-            if let Some(number) = meta::integer_at(port, field)
-                && !(1..=65_535).contains(&number)
-            {
-                let detail = "must be between 1 and 65535, inclusive";
-                errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(number), detail));
-            }
-        }
-        if let (Some(number), Some(host)) = (number, meta::integer_at(port, "hostPort")) {
-            if host != number {
-                let detail = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(format!("{path}.hostPort"), &Value::from(host), detail));
-            } else if !taken.insert((host, meta::text_at(port, "protocol").to_owned())) {
-                errors.push(FieldError::duplicate(format!("{path}.hostPort"), &Value::from(host)));
-            }
-        }
-        let name = meta::text_at(port, "name");
-        if name.is_empty() {
-            continue;
-        }
-        if let Err(detail) = names::port_name(name) {
-            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
-        }
-    }
-}
-
 fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
     for (index, variable) in meta::list_at(container, "env").iter().enumerate() {
         let path = format!("{path}.env[{index}]");
@@ -162,7 +125,7 @@ fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
         let sources = source.as_object().map_or(0, serde_json::Map::len);
         if sources != 1 {
-            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`, `resourceFieldRef`";
+            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`, `secretKeyRef`, `resourceFieldRef`";
             errors.push(FieldError::invalid(format!("{path}.valueFrom"), &Value::from(""), detail));
         }
         if let Some(reference) = source.get("fieldRef") {
@@ -178,17 +141,27 @@ fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
                 Some(_) => {}
             }
         }
-        if let Some(reference) = source.get("configMapKeyRef") {
+        for kind in ["configMapKeyRef", "secretKeyRef"] {
+            let Some(reference) = source.get(kind) else { continue };
             for field in ["name", "key"] {
                 if meta::text_at(reference, field).is_empty() {
-                    errors.push(FieldError::required(format!("{path}.valueFrom.configMapKeyRef.{field}"), ""));
+                    errors.push(FieldError::required(format!("{path}.valueFrom.{kind}.{field}"), ""));
                 }
             }
         }
     }
     for (index, source) in meta::list_at(container, "envFrom").iter().enumerate() {
-        if meta::text_at(source, "configMapRef.name").is_empty() {
-            errors.push(FieldError::required(format!("{path}.envFrom[{index}].configMapRef.name"), ""));
+        let path = format!("{path}.envFrom[{index}]");
+        let named = ["configMapRef", "secretRef"].into_iter().filter(|kind| source.get(*kind).is_some());
+        let named: Vec<&str> = named.collect();
+        if named.len() != 1 {
+            let detail = "must specify one of: `configMapRef` or `secretRef`";
+            errors.push(FieldError::invalid(path.clone(), &Value::from(""), detail));
+        }
+        for kind in named {
+            if meta::text_at(source, &format!("{kind}.name")).is_empty() {
+                errors.push(FieldError::required(format!("{path}.{kind}.name"), ""));
+            }
         }
     }
 }
