@@ -115,7 +115,7 @@ impl Profile {
     /// Time between a leader's heartbeats.
     pub fn heartbeat(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Lan => 100,
+            Self::Lan => 150,
             Self::Wan => 500,
             Self::Metered => 15_000,
         })

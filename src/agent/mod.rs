@@ -21,6 +21,7 @@ mod keyring;
 mod leader;
 mod lock;
 mod manifests;
+mod memory;
 pub mod node;
 mod peers;
 mod prober;
@@ -165,6 +166,7 @@ pub async fn run(
     config: Config,
     read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), AgentError> {
+    memory::prepare();
     let mut signals = Signals::new(config.clone(), Box::new(read)).map_err(file("listen to signals"))?;
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
@@ -177,6 +179,7 @@ pub async fn run(
     let config = Arc::new(config);
     let started = Agent::start(config.clone(), identity, enrolment).await;
     let mut agent = started.map_err(|error| unsound::after(&config.data_dir, error))?;
+    agent.tasks.spawn("give memory back", memory::give_back(agent.engine.clone()));
     let mut end = agent.until_end(&mut signals).await;
     if let End::Broken(why) = &end
         && let Some(trouble) = agent.engine.disk_trouble()
