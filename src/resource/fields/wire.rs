@@ -3,7 +3,8 @@
 use super::lifecycle;
 use super::pod::{
     CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS, KEY_REF,
-    MAP_REF, OS, POD, POD_SECURITY, PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
+    MAP_REF, OS, POD, POD_SECURITY, PORT, PULL_SECRET, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE,
+    TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -87,7 +88,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
     }
 }
 
-static MESSAGES: [Message; 46] = [
+static MESSAGES: [Message; 47] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -193,6 +194,7 @@ static MESSAGES: [Message; 46] = [
     message(&SELECTOR, &[(1, "matchLabels"), (2, "matchExpressions")]),
     message(&EXPRESSION, &[(1, "key"), (2, "operator"), (3, "values")]),
     message(&SPEC, POD_SPEC),
+    message(&PULL_SECRET, &[(1, "name")]),
     message(&TOLERATION, &[(1, "key"), (2, "operator"), (3, "value"), (4, "effect"), (5, "tolerationSeconds")]),
     message(&OS, &[(1, "name")]),
     message(
