@@ -231,6 +231,6 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     assert_eq!(machine.program(), program);
 
     machine.run("dpkg --purge kith");
-    assert!(!machine.try_run("pgrep -f 'sleep 98765'").0, "the container outlived the package");
+    assert!(!machine.try_run("pgrep -f '^/bin/busybox sleep 98765$'").0, "the container outlived the package");
     machine.run("! ls -d /var/lib/kith /run/kith /var/log/kith /usr/bin/kith 2>/dev/null");
 }

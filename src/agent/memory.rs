@@ -41,9 +41,17 @@ pub(super) async fn give_back(engine: Engine) {
 mod platform {
     use nix::libc;
 
+    /// Left alone, these two grow with the largest thing that was ever freed, and with them what is kept.
+    const TRIM_BYTES: libc::c_int = 8 << 20;
+    const MMAP_BYTES: libc::c_int = 1 << 20;
+
     pub(super) fn one_arena() {
-        // SAFETY: it takes two numbers and touches nothing but the allocator's own settings.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        let settings =
+            [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, TRIM_BYTES), (libc::M_MMAP_THRESHOLD, MMAP_BYTES)];
+        for (setting, value) in settings {
+            // SAFETY: it takes two numbers and touches nothing but the allocator's own settings.
+            unsafe { libc::mallopt(setting, value) };
+        }
     }
 
     pub(super) fn trim() {

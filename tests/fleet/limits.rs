@@ -112,6 +112,8 @@ fn a_taken_port_or_folder_is_named_with_its_setting() {
     let message = agent(&config);
     assert!(message.contains("6443") && message.contains("api_listen"), "{message}");
     settings("peer_listen = \"0.0.0.0:7555\"\napi_listen = \"0.0.0.0:7556\"\n");
+    // The agent before got as far as to make its socket.
+    let _ = std::fs::remove_file(dir.join("run/kith.sock"));
     std::fs::create_dir_all(dir.join("run/kith.sock/occupied")).unwrap();
     let message = agent(&config);
     assert!(message.contains("kith.sock") && message.contains("run_dir"), "{message}");
