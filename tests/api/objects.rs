@@ -91,7 +91,8 @@ async fn what_is_not_honoured_is_told() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
     let mut object = pod("web");
-    object["spec"]["affinity"] = json!({"nodeAffinity": {}});
+    object["spec"]["affinity"] = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}]}});
     object["spec"]["contaners"] = json!([]);
     let reply = device.send("POST", PODS, &object).await;
     let made = reply.expect(201);
