@@ -1,12 +1,16 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod workloads;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -50,6 +54,14 @@ pub struct Config {
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
     pub reserved_cpu: u64,
+    /// What pods may ask for beyond the restricted profile.
+    pub security: Security,
+    /// Ids of this device that stand for the users of pods with `hostUsers: false`.
+    pub user_ids: UserIds,
+    /// When this device is short of memory or disk.
+    pub eviction: Eviction,
+    /// Devices that pods can ask for.
+    pub devices: Vec<DeviceRule>,
 }
 
 /// Timing profiles.
@@ -84,6 +96,10 @@ impl Default for Config {
             pids_limit: 1024,
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
+            security: Security::default(),
+            user_ids: UserIds::default(),
+            eviction: Eviction::default(),
+            devices: Vec::new(),
         }
     }
 }
@@ -210,6 +226,12 @@ impl Config {
         }
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
+        }
+        self.security.mistakes(&mut found);
+        self.user_ids.mistakes(&mut found);
+        self.eviction.mistakes(&mut found);
+        for (index, rule) in self.devices.iter().enumerate() {
+            rule.mistakes(index, &mut found);
         }
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())

@@ -214,7 +214,13 @@ impl Device {
                 configmaps.insert((namespace, name), found);
             }
         }
-        Ok(Target { node: self.node.clone(), images: images.collect(), pods, configmaps, settings: self.settings })
+        Ok(Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pods,
+            configmaps,
+            settings: self.settings.clone(),
+        })
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than

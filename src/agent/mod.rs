@@ -18,6 +18,7 @@ mod leader;
 mod lock;
 pub mod node;
 mod peers;
+mod policy;
 mod recovery;
 mod rehearse;
 mod reports;
@@ -356,7 +357,11 @@ impl Agent {
             clock: clock.clone(),
             tasks: tasks.clone(),
             node,
-            settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
+            settings: reconciler::Settings {
+                pids_limit: config.pids_limit,
+                security: Arc::new(policy::of(config)),
+                ..reconciler::Settings::default()
+            },
         };
         tasks.spawn("look after the device", device.run());
         tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));

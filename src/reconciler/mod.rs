@@ -16,6 +16,7 @@ mod env;
 mod expand;
 mod lifecycle;
 mod restart;
+mod security;
 mod spec;
 mod status;
 mod target;
@@ -32,7 +33,8 @@ use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 
-pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
+pub use security::Policy;
+pub use spec::{SpecError, container_spec};
 pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
 
 /// Who writes the reconciler's events.

@@ -1,11 +1,13 @@
 //! What a decision is made from: pods, images and settings on one side, containers on the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::container::{ContainerRef, ObservedContainer, PodRef};
+use super::security::Policy;
 use crate::resource::{ImageConfig, Timestamp};
 
 /// What should run here, and what is needed for it.
@@ -62,7 +64,7 @@ pub enum ImageState {
 }
 
 /// Settings of one device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Wait before the second restart; doubled for each further one.
     pub backoff_base: Duration,
@@ -76,6 +78,8 @@ pub struct Settings {
     pub kill_retry: Duration,
     /// Processes and threads of one container.
     pub pids_limit: u64,
+    /// What pods may ask for beyond the restricted profile.
+    pub security: Arc<Policy>,
 }
 
 impl Default for Settings {
@@ -87,6 +91,7 @@ impl Default for Settings {
             orphan_grace: Duration::from_secs(30),
             kill_retry: Duration::from_secs(2),
             pids_limit: 1024,
+            security: Arc::default(),
         }
     }
 }

@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod folder;
+mod holders;
 mod orphan;
 mod pidfd;
 mod seal;

@@ -16,7 +16,7 @@ use super::pidfd;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) pid: i32,
-    /// Whether it is a waiter; else it is a shim that creates, or a clone of one.
+    /// Whether it is a waiter, or holds a pod's processes; else it is a shim that creates, or a clone of one.
     pub(super) waits: bool,
 }
 
@@ -82,7 +82,7 @@ fn matching(wanted: impl Fn(&[&[u8]]) -> bool) -> Vec<Found> {
             return None;
         }
         let waits = match args.next()? {
-            b"wait" => true,
+            b"wait" | b"idle" => true,
             b"create" => false,
             _ => return None,
         };

@@ -16,7 +16,8 @@ use super::orphan;
 use super::pidfd::Identity;
 use super::seal::SealedExe;
 use super::shim::waiter;
-use crate::reconciler::container::Exit;
+use super::shims::ShimsConfig;
+use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::Timestamp;
 
 /// Exit code of a container that could not be started, as the field reports it.
@@ -97,6 +98,7 @@ fn attend(
         folder: folder.path().to_owned(),
         cgroup: order.cgroup.clone(),
         adopted: true,
+        shared: order.spec.namespaces.pid != Namespace::Own,
         init,
         started,
         oom_file: hierarchies.oom_file(&order.cgroup),
@@ -166,4 +168,30 @@ pub(super) fn refresh_resolv_conf(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     OpenOptions::new().create(true).truncate(true).write(true).open(path)?.write_all(&wanted)
+}
+
+/// Containers do not outlive a reboot: folders of another boot are removed unread.
+pub(super) fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) -> io::Result<()> {
+    let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
+    let note = config.run_dir.join("boot_id");
+    if fs::read(&note).is_ok_and(|known| known == boot) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(config.run_dir.join("containers"))? {
+        let entry = entry?;
+        if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
+            // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
+            hierarchies.remove(&format!("{}/{id}", config.cgroup.trim_end_matches('/')))?;
+        }
+        remove_dir(&entry.path())?;
+    }
+    super::folder::write_whole(&note, &boot)
+}
+
+/// Whether a name has the shape `<uid>-<container>-<attempt>`.
+pub(super) fn is_container_id(name: &str) -> bool {
+    let mut parts = name.rsplitn(3, '-');
+    parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
+        && parts.next().is_some()
+        && parts.next().is_some()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
@@ -24,8 +24,8 @@ use super::cgroup::Hierarchies;
 use super::folder::{Folder, LogLimits, Order, Standing};
 use super::pidfd::{self, Identity};
 use super::seal::SealedExe;
-use super::{Runtime, RuntimeError, settle};
-use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, StopSignal, log_path};
+use super::{Runtime, RuntimeError, holders, settle};
+use crate::reconciler::container::{ContainerRef, ContainerSpec, Namespace, ObservedContainer, StopSignal, log_path};
 
 /// Longest report that a shim may send about its start, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
@@ -76,7 +76,9 @@ impl Shims {
             make_private(folder).map_err(|error| setup(format!("create {}", folder.display()), &error))?;
         }
         let hierarchies = Hierarchies::discover().map_err(|error| setup("look for cgroups".into(), &error))?;
-        forget_last_boot(&config, &hierarchies)?;
+        settle::forget_last_boot(&config, &hierarchies).map_err(|error| {
+            setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
+        })?;
         if let Some(bytes) = config.memory_max {
             let limit = hierarchies.limit_memory(&config.cgroup, bytes);
             limit.map_err(|error| setup(format!("limit the memory of cgroup {}", config.cgroup), &error))?;
@@ -144,7 +146,7 @@ impl Shims {
         });
     }
 
-    async fn start_one(&self, spec: ContainerSpec, layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
+    async fn start_one(&self, mut spec: ContainerSpec, layers: Vec<PathBuf>) -> Result<(), RuntimeError> {
         let id = spec.reference.id();
         let failed = |step, error: &dyn std::fmt::Display| RuntimeError::Failed {
             step,
@@ -153,6 +155,12 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
+        if let Namespace::At(pod) = spec.namespaces.pid {
+            let inner = Arc::clone(&self.0);
+            let held = tokio::task::spawn_blocking(move || holders::ensure(&pod, &inner.config.cgroup, &inner.exe));
+            let held = held.await.map_err(|error| failed("share processes", &error))?;
+            spec.namespaces.pid = Namespace::At(held.map_err(|reason| failed("share processes", &reason))?);
+        }
         let resolv_conf = self.0.config.run_dir.join("resolv.conf");
         settle::refresh_resolv_conf(&resolv_conf).map_err(|error| failed("write resolv.conf", &error))?;
         let config = &self.0.config;
@@ -270,7 +278,8 @@ impl Shims {
         let inner = Arc::clone(&self.0);
         let own = id.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)
+            settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)?;
+            inner.sweep_holders()
         });
         removed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
@@ -339,11 +348,16 @@ impl Inner {
             }
         }
         for id in self.hierarchies.children(&self.config.cgroup) {
-            if is_container_id(&id) && !owned(&id) {
+            if settle::is_container_id(&id) && !owned(&id) {
                 self.hierarchies.remove(&self.cgroup(&id))?;
             }
         }
-        Ok(())
+        self.sweep_holders()
+    }
+
+    fn sweep_holders(&self) -> io::Result<()> {
+        let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
+        holders::sweep(&self.config.run_dir.join("pods"), |uid| ids.iter().any(|id| id.starts_with(&format!("{uid}-"))))
     }
 }
 
@@ -378,33 +392,6 @@ fn make_private(folder: &std::path::Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Containers do not outlive a reboot: folders of another boot are removed unread.
-fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) -> Result<(), RuntimeError> {
-    let forget = || {
-        let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
-        let note = config.run_dir.join("boot_id");
-        let mut known = Vec::new();
-        if let Ok(mut file) = fs::File::open(&note) {
-            file.read_to_end(&mut known)?;
-        }
-        if known == boot {
-            return Ok(());
-        }
-        for entry in fs::read_dir(config.run_dir.join("containers"))? {
-            let entry = entry?;
-            if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
-                // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
-                hierarchies.remove(&format!("{}/{id}", config.cgroup.trim_end_matches('/')))?;
-            }
-            settle::remove_dir(&entry.path())?;
-        }
-        super::folder::write_whole(&note, &boot)
-    };
-    forget().map_err(|error: io::Error| {
-        setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
-    })
-}
-
 /// A name that is safe as a folder and as a cgroup.
 fn check_id(id: &str) -> Result<(), String> {
     let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
@@ -413,14 +400,6 @@ fn check_id(id: &str) -> Result<(), String> {
     } else {
         Err(format!("{id:?} can not name a container"))
     }
-}
-
-/// Whether a name has the shape `<uid>-<container>-<attempt>`.
-fn is_container_id(name: &str) -> bool {
-    let mut parts = name.rsplitn(3, '-');
-    parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
-        && parts.next().is_some()
-        && parts.next().is_some()
 }
 
 fn ask(init: Identity, signal: &str) -> io::Result<()> {

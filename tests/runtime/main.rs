@@ -6,6 +6,7 @@ mod adopt;
 mod bench;
 mod hostile;
 mod profile;
+mod security;
 
 use std::time::Duration;
 

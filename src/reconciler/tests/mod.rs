@@ -1,5 +1,6 @@
 mod deciding;
 mod properties;
+mod security;
 mod specs;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};

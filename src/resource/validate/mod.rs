@@ -2,6 +2,7 @@
 //! belong together. Messages follow Kubernetes. It never changes the object.
 
 mod pod;
+mod security;
 mod update;
 mod workload;
 

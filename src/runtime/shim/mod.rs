@@ -4,18 +4,24 @@
 //! process without the care that threads would need. It never returns into the command line.
 
 mod create;
+mod devices;
+mod devices_bpf;
 mod executor;
+mod holder;
 mod log;
+mod privileges;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod users;
 pub(super) mod waiter;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs `kith shim ARGS`: `create FOLDER CGROUP` or `wait ...`. Only the agent calls it.
+/// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `wait ...`, `hold FOLDER CGROUP` or `idle
+/// FOLDER CGROUP`. Only the agent calls it.
 pub fn main(args: &[OsString]) -> ExitCode {
     match args.split_first() {
         Some((act, rest)) if act == "create" => match rest.first() {
@@ -26,6 +32,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Some((args, layers)) => waiter::run(&args, layers),
             None => usage(),
         },
+        Some((act, rest)) if act == "hold" => match rest {
+            [folder, cgroup] => holder::hold(Path::new(folder), cgroup),
+            _ => usage(),
+        },
+        Some((act, _)) if act == "idle" => holder::idle(),
         _ => usage(),
     }
 }
