@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::reports::{Report, Reports};
+use super::systemd;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
@@ -84,6 +85,7 @@ impl Device {
         loop {
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            systemd::alive();
             let pause = match self.round(&mut memory, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -109,8 +111,11 @@ impl Device {
     async fn wait_for_state(&self) {
         let mut applied = self.engine.applied();
         while !self.engine.belongs() {
-            if applied.changed().await.is_err() {
-                return;
+            systemd::alive();
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                changed = applied.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RESYNC) => {}
             }
         }
     }

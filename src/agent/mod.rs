@@ -26,6 +26,7 @@ mod roll;
 mod serve;
 pub(crate) mod status;
 mod steer;
+mod systemd;
 pub mod tasks;
 mod unsound;
 
@@ -37,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
@@ -62,6 +63,9 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often an agent whose disk is full looks whether there is room.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
+
+/// How often a witness shows that it lives.
+const LIVE: Duration = Duration::from_mins(1);
 
 /// Polls of a mirror in the time after which a silent device is lost: one for each level of the tree
 /// of a fleet of thousands, and two to spare.
@@ -135,13 +139,16 @@ pub(crate) enum End {
     Broken(String),
     /// What made the engine give up is over.
     Mended,
-    /// The agent has to start again: as a new member, or with another log and state.
+    /// The agent has to start again: as a new member, with another log and state, or with other settings.
     Again,
 }
 
-/// Runs until the agent is told to stop. Containers live on.
-pub async fn run(config: Config) -> Result<(), AgentError> {
-    let mut signals = Signals::new().map_err(file("listen to signals"))?;
+/// Runs until the agent is told to stop. Containers live on. `read` gives the settings as they are now.
+pub async fn run(
+    config: Config,
+    read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+) -> Result<(), AgentError> {
+    let mut signals = Signals::new(config.clone(), Box::new(read)).map_err(file("listen to signals"))?;
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
     }
@@ -180,18 +187,45 @@ fn start_again() -> AgentError {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    /// The settings that this agent runs with.
+    config: Config,
+    /// The settings as they are now.
+    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new(config: Config, read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>) -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            config,
+            read,
+        })
     }
 
-    async fn any(&mut self) {
-        // Cancel-safe: a signal that is not taken stays.
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// How the agent is to end: stopped, or begun again because `SIGHUP` found other settings that are good.
+    async fn any(&mut self) -> End {
+        loop {
+            // Cancel-safe: a signal that is not taken stays.
+            tokio::select! {
+                _ = self.terminate.recv() => return End::Stopped,
+                _ = self.interrupt.recv() => return End::Stopped,
+                _ = self.hangup.recv() => {}
+            }
+            match (self.read)() {
+                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
+                Ok(_) => {
+                    tracing::info!("the settings changed: the agent begins again with them");
+                    systemd::reloading();
+                    return End::Again;
+                }
+                Err(error) => {
+                    let error = crate::resource::chain(&error);
+                    tracing::error!(error, "the new settings can not be used, and the agent goes on with the old ones");
+                }
+            }
         }
     }
 }
@@ -200,17 +234,18 @@ impl Signals {
 async fn wait_for_enrolment(data_dir: &Path, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
     let mut said = false;
     loop {
+        systemd::alive();
         if let Some(enrolment) = Enrolment::load(data_dir)? {
             return Ok(Some(enrolment));
         }
         if !said {
             tracing::info!("this device is in no fleet yet: kith init makes one, kith join TOKEN enters one");
-            serve::notify_ready("waiting for kith init or kith join");
+            systemd::ready("waiting for kith init or kith join");
             said = true;
         }
         // Cancel-safe: signals and a timer.
         tokio::select! {
-            () = signals.any() => return Ok(None),
+            end = signals.any() => return if end == End::Again { Err(start_again()) } else { Ok(None) },
             () = tokio::time::sleep(ENROLMENT_POLL) => {}
         }
     }
@@ -299,11 +334,14 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        if let Some(workloads) = &workloads {
-            Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
+        match &workloads {
+            Some(workloads) => {
+                Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
+            }
+            None => tasks.spawn("show that the witness lives", live()),
         }
         reports.spawn(&tasks, &engine, &clock);
-        serve::notify_ready("running");
+        systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
         let runtime = workloads.map(|workloads| workloads.runtime);
         Ok(Self { config, engine, transport, tasks, ending, runtime })
@@ -370,7 +408,7 @@ impl Agent {
     async fn until_end(&mut self, signals: &mut Signals) -> End {
         // Cancel-safe: signals, a channel and a watch.
         tokio::select! {
-            () = signals.any() => End::Stopped,
+            end = signals.any() => end,
             Some(end) = self.ending.recv() => end,
             why = self.engine.failed() => End::Broken(why),
         }
@@ -381,7 +419,7 @@ impl Agent {
         while self.engine.disk_trouble().is_some() {
             // Cancel-safe: signals, a channel and a timer.
             tokio::select! {
-                () = signals.any() => return End::Stopped,
+                end = signals.any() => return end,
                 Some(end) = self.ending.recv() => return end,
                 () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
             }
@@ -391,7 +429,7 @@ impl Agent {
 
     async fn stop(self, end: End) -> Result<(), AgentError> {
         // While this device still answers: whoever writes through it notices nothing.
-        if matches!(end, End::Stopped | End::Left) && !self.engine.step_aside(HAND_OVER_WITHIN).await {
+        if matches!(end, End::Stopped | End::Left | End::Again) && !self.engine.step_aside(HAND_OVER_WITHIN).await {
             tracing::info!("nobody could take over the lead at once; the others elect a leader");
         }
         self.tasks.finish().await;
@@ -405,6 +443,14 @@ impl Agent {
             End::Mended | End::Again => Err(start_again()),
             End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
+    }
+}
+
+/// A witness has no loop that looks after pods: that its tasks come to run at all has to do.
+async fn live() {
+    loop {
+        systemd::alive();
+        tokio::time::sleep(LIVE).await;
     }
 }
 

@@ -1,8 +1,7 @@
 //! Opens the doors of this device: the unix socket, the HTTPS port, the way to other devices' APIs;
-//! tells systemd when it is ready; and closes everything for good when the device left its fleet.
+//! and closes everything for good when the device left its fleet.
 
 use std::net::IpAddr;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,16 +119,6 @@ fn keep(path: &Path, serving: &Serving) -> std::io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path)?;
     std::fs::File::open(folder)?.sync_all()
-}
-
-/// Tells systemd, where it listens, that the agent is ready. Elsewhere it does nothing.
-pub(crate) fn notify_ready(status: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let message = format!("READY=1\nSTATUS={status}\n");
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), &path));
-    if let Err(error) = sent {
-        tracing::warn!(%error, "systemd can not be told that the agent is ready");
-    }
 }
 
 /// The device left: its containers end, and its keys, log and state are removed. Images stay.

@@ -1,6 +1,7 @@
 //! `kith agent`: the daemon.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -25,11 +26,11 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     if args.check {
         return super::output::say!("the settings are good");
     }
-    serve(config)
+    serve(config, session.common.config.clone())
 }
 
 /// Runs the agent until it is told to stop.
-fn serve(config: Config) -> Result<(), Failure> {
+fn serve(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -38,5 +39,6 @@ fn serve(config: Config) -> Result<(), Failure> {
         .with_target(false)
         .init();
     let hint = "the lines above say what the agent did last; kith agent --check checks the settings";
-    wait(async { crate::agent::run(config).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })
+    let read = move || Config::load(named.as_deref());
+    wait(async { crate::agent::run(config, read).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })
 }

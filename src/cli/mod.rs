@@ -23,6 +23,7 @@ mod join;
 mod kubeconfig;
 mod leave;
 mod logs;
+mod man;
 mod manifests;
 mod output;
 mod plan;
@@ -118,6 +119,9 @@ enum Command {
     Completion(completion::CompletionArgs),
     /// A whole fleet on this one machine, in network namespaces
     Dev(dev::DevArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::ManArgs),
     /// Print the version
     Version,
 }
@@ -207,6 +211,7 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Kubeconfig(args) => wait(kubeconfig::run(&args, &session.client()?)),
         Command::Completion(args) => completion::run(&args),
         Command::Dev(args) => dev::run(args, session),
+        Command::Man(args) => man::run(&args),
         Command::Version => wait(version::run(session)),
     }
 }

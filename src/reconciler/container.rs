@@ -85,6 +85,9 @@ pub struct ContainerSpec {
 pub struct Mount {
     /// Absolute path on the device; it exists before the container is started.
     pub source: PathBuf,
+    /// Steps below the source, in order. Each is resolved beneath what came before it: no link leads out.
+    #[serde(default)]
+    pub below: Vec<Below>,
     /// Absolute path inside the container.
     pub destination: String,
     /// Whether the container can not write to it.
@@ -92,6 +95,15 @@ pub struct Mount {
     /// Whether later mounts on either side show on the other.
     #[serde(default)]
     pub propagation: Propagation,
+}
+
+/// A relative path below a folder that programs write to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Below {
+    /// The path, without `..`.
+    pub path: String,
+    /// Whether folders that are missing are made.
+    pub make: bool,
 }
 
 /// How mounts below a mount spread.

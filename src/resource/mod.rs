@@ -2,6 +2,7 @@
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
 pub mod capability;
+mod cause;
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
@@ -20,6 +21,7 @@ pub mod table;
 pub mod time;
 pub mod validate;
 
+pub use cause::chain;
 pub use image::{ImageConfig, ImageUser};
 pub use kind::Kind;
 pub use quantity::Quantity;

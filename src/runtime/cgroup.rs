@@ -128,6 +128,12 @@ impl Hierarchies {
         found
     }
 
+    /// What a process writes to in order to join a cgroup, in each hierarchy that has it.
+    pub(super) fn entrances(&self, cgroup: &str) -> io::Result<Vec<fs::File>> {
+        let folders = self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists());
+        folders.map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))).collect()
+    }
+
     /// Kills every process in a cgroup and below, and waits until none is left.
     pub(super) fn kill(&self, cgroup: &str) -> io::Result<()> {
         for attempt in 0..ATTEMPTS {

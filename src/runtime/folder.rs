@@ -188,6 +188,24 @@ impl Folder {
     }
 }
 
+/// A name that is safe as a folder and as a cgroup.
+pub(super) fn check_id(id: &str) -> Result<(), String> {
+    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    if fits && !id.starts_with('.') && (1..=200).contains(&id.len()) {
+        Ok(())
+    } else {
+        Err(format!("{id:?} can not name a container"))
+    }
+}
+
+/// Whether a name has the shape `<uid>-<container>-<attempt>`.
+pub(super) fn is_container_id(name: &str) -> bool {
+    let mut parts = name.rsplitn(3, '-');
+    parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
+        && parts.next().is_some()
+        && parts.next().is_some()
+}
+
 fn read_whole<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),

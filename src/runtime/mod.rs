@@ -15,6 +15,7 @@
 //! next one reads everything back from `<run_dir>/containers`.
 
 mod cgroup;
+mod exec;
 mod folder;
 mod holders;
 mod orphan;
@@ -23,11 +24,14 @@ mod seal;
 mod settle;
 pub mod shim;
 mod shims;
+mod signal;
 
+pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -72,6 +76,24 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Removes what is left of an exited container: mounts, cgroup, state. Its log stays.
     fn remove<'a>(&'a self, reference: &'a ContainerRef) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Runs one more program in a running container: in its namespaces, its cgroup and its filter, as
+    /// its user. Dropping the session kills the program.
+    fn exec<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        spec: ExecSpec,
+    ) -> BoxFuture<'a, Result<ExecSession, RuntimeError>>;
+
+    /// The same to its end, without input: its exit code, and the first `limit` bytes that it wrote.
+    /// It is killed after `timeout`, with what it started. An error means that it could not begin.
+    fn exec_capture<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        args: Vec<String>,
+        timeout: Duration,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Captured, RuntimeError>>;
 
     /// Every container of this device, of this agent's life or of an earlier one's.
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>>;

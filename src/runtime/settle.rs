@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use super::cgroup::Hierarchies;
-use super::folder::{Folder, Lock, Order, Progress, Standing};
+use super::folder::{Folder, Lock, Order, Progress, Standing, is_container_id, write_whole};
 use super::orphan;
 use super::pidfd::Identity;
 use super::seal::SealedExe;
@@ -185,13 +185,5 @@ pub(super) fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) 
         }
         remove_dir(&entry.path())?;
     }
-    super::folder::write_whole(&note, &boot)
-}
-
-/// Whether a name has the shape `<uid>-<container>-<attempt>`.
-pub(super) fn is_container_id(name: &str) -> bool {
-    let mut parts = name.rsplitn(3, '-');
-    parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
-        && parts.next().is_some()
-        && parts.next().is_some()
+    write_whole(&note, &boot)
 }

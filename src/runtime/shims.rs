@@ -21,10 +21,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::cgroup::Hierarchies;
-use super::folder::{Folder, LogLimits, Order, Standing};
-use super::pidfd::{self, Identity};
+use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id};
+use super::pidfd;
 use super::seal::SealedExe;
-use super::{Runtime, RuntimeError, holders, settle};
+use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, exec, holders, settle, signal};
 use crate::reconciler::container::{ContainerRef, ContainerSpec, Namespace, ObservedContainer, StopSignal, log_path};
 
 /// Longest report that a shim may send about its start, in bytes.
@@ -245,7 +245,9 @@ impl Shims {
             return Ok(());
         }
         match (signal, running) {
-            (StopSignal::Ask, Some((init, _))) => ask(init, &order.spec.stop_signal).map_err(|error| failed(&error)),
+            (StopSignal::Ask, Some((init, _))) => {
+                signal::ask(init, &order.spec.stop_signal).map_err(|error| failed(&error))
+            }
             // Not started yet: there is nobody to ask.
             (StopSignal::Ask, None) => Ok(()),
             (StopSignal::Kill, running) => {
@@ -259,6 +261,17 @@ impl Shims {
                 killed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
             }
         }
+    }
+
+    /// The folder and the cgroup of a container that is known here.
+    fn known(&self, reference: &ContainerRef) -> Result<(Folder, String), RuntimeError> {
+        let id = reference.id();
+        let folder = self.0.folder(&id);
+        if check_id(&id).is_err() || !folder.path().exists() {
+            return Err(RuntimeError::Unknown(id));
+        }
+        let cgroup = self.0.cgroup(&id);
+        Ok((folder, cgroup))
     }
 
     async fn remove_one(&self, reference: &ContainerRef) -> Result<(), RuntimeError> {
@@ -348,7 +361,7 @@ impl Inner {
             }
         }
         for id in self.hierarchies.children(&self.config.cgroup) {
-            if settle::is_container_id(&id) && !owned(&id) {
+            if is_container_id(&id) && !owned(&id) {
                 self.hierarchies.remove(&self.cgroup(&id))?;
             }
         }
@@ -374,6 +387,34 @@ impl Runtime for Shims {
         self.remove_one(reference).boxed()
     }
 
+    fn exec<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        spec: ExecSpec,
+    ) -> BoxFuture<'a, Result<ExecSession, RuntimeError>> {
+        async move {
+            let (folder, cgroup) = self.known(reference)?;
+            let begun = exec::begin(&self.0.exe, &folder, &cgroup, spec).await;
+            begun.map_err(|reason| RuntimeError::Failed { step: "run a program", id: reference.id(), reason })
+        }
+        .boxed()
+    }
+
+    fn exec_capture<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        args: Vec<String>,
+        timeout: Duration,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Captured, RuntimeError>> {
+        async move {
+            let (folder, cgroup) = self.known(reference)?;
+            let captured = exec::capture(&self.0.exe, &folder, &cgroup, args, timeout, limit).await;
+            captured.map_err(|reason| RuntimeError::Failed { step: "run a program", id: reference.id(), reason })
+        }
+        .boxed()
+    }
+
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>> {
         self.list_all().boxed()
     }
@@ -392,43 +433,8 @@ fn make_private(folder: &std::path::Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// A name that is safe as a folder and as a cgroup.
-fn check_id(id: &str) -> Result<(), String> {
-    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    if fits && !id.starts_with('.') && (1..=200).contains(&id.len()) {
-        Ok(())
-    } else {
-        Err(format!("{id:?} can not name a container"))
-    }
-}
-
-fn ask(init: Identity, signal: &str) -> io::Result<()> {
-    let number = signal_number(signal)?;
-    match init.open() {
-        Some(fd) => pidfd::send(&fd, number),
-        // It is gone, which is what was asked for.
-        None => Ok(()),
-    }
-}
-
-/// `SIGTERM`, `TERM` or `15`; empty means `SIGTERM`.
-fn signal_number(name: &str) -> io::Result<i32> {
-    use nix::sys::signal::Signal;
-    if name.is_empty() {
-        return Ok(Signal::SIGTERM as i32);
-    }
-    if let Ok(number @ 1..=64) = name.parse::<i32>() {
-        return Ok(number);
-    }
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    if let Some(offset) = full.strip_prefix("SIGRTMIN+").and_then(|offset| offset.parse::<i32>().ok()) {
-        return Ok(nix::libc::SIGRTMIN() + offset.clamp(0, 30));
-    }
-    full.parse::<Signal>().map(|signal| signal as i32).map_err(|_| io::Error::other(format!("{name} is not a signal")))
-}
-
 /// Reaps a shim of ours once it has ended.
-async fn reap(mut child: Child) {
+pub(super) async fn reap(mut child: Child) {
     if let Ok(fd) = pidfd::open(child.id().cast_signed()) {
         ended(fd).await;
         let _ = child.wait();

@@ -47,6 +47,7 @@ pub use snapshot::{Incoming, SnapshotSource};
 pub use state::{Mirrors, State};
 pub use unsound::{Left, SetAside, set_aside};
 
+use crate::resource::chain;
 use crate::store::codec::CodecError;
 
 /// The log or the state can not be used.
@@ -120,21 +121,6 @@ impl From<StorageError> for std::io::Error {
         };
         Self::new(kind, chain(&error))
     }
-}
-
-/// The error and its causes in one line: openraft keeps only the text.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = source.source();
-    }
-    text
 }
 
 /// The state's file in a data folder.

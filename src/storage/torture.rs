@@ -127,7 +127,7 @@ async fn append(log: &mut Log, entries: Vec<Entry>) -> Result<()> {
 
 fn open(disk: &SimDisk) -> Result<(Log, Machine)> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    open_sized(&disk, Path::new(DIR), SIZES).map_err(|error| super::chain(&error))
+    open_sized(&disk, Path::new(DIR), SIZES).map_err(|error| crate::resource::chain(&error))
 }
 
 impl Life {

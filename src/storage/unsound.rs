@@ -95,7 +95,7 @@ pub(super) fn fits(
 /// and acknowledged is not known any more.
 pub fn set_aside(disk: &Arc<dyn Disk>, dir: &Path, why: &StorageError) -> Result<SetAside, StorageError> {
     let failed = |source| StorageError::File { action: "set aside the log and the state in", path: dir.into(), source };
-    let why = super::chain(why);
+    let why = crate::resource::chain(why);
     move_aside(disk.as_ref(), dir, &why).map_err(failed)
 }
 

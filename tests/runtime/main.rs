@@ -4,7 +4,9 @@
 
 mod adopt;
 mod bench;
+mod exec;
 mod hostile;
+mod mounts;
 mod profile;
 mod security;
 

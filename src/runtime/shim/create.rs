@@ -22,7 +22,7 @@ use super::executor::Confined;
 use super::users::Users;
 use super::{devices, rootfs, spec, waiter};
 use crate::reconciler::container::{Exit, Namespace};
-use crate::resource::Timestamp;
+use crate::resource::{Timestamp, chain};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, Order, Progress, wake};
 use crate::runtime::pidfd::Identity;
@@ -273,18 +273,4 @@ fn record_failure(folder: &Folder, reason: &str) {
     if let Err(error) = folder.write_exit(&exit) {
         println!("write exit.json: {error}");
     }
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

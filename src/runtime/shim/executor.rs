@@ -65,14 +65,12 @@ impl Executor for Confined {
         {
             return Err(self.fail(&format!("drop capabilities: {error}")));
         }
-        let error = execute(&args, spec);
-        let program = args[0].to_string_lossy();
-        Err(self.fail(&match error {
-            Errno::ENOENT => format!("start {program}: no such program in the image, or its interpreter is missing"),
-            Errno::EACCES => format!("start {program}: it is not executable for the container's user"),
-            Errno::ENOEXEC => format!("start {program}: it is not a program for this device's processor"),
-            error => format!("start {program}: {error}"),
-        }))
+        let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        let env: Vec<CString> = env.filter_map(|pair| CString::new(pair).ok()).collect();
+        let pairs = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let path = pairs.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
+        let error = execute(&args, &env, path);
+        Err(self.fail(&explain(&args[0].to_string_lossy(), error)))
     }
 
     /// Nothing to check ahead: `exec` itself says what is wrong, and says it exactly.
@@ -91,22 +89,28 @@ fn arguments(spec: &Spec) -> Result<Vec<CString>, &'static str> {
     }
 }
 
-/// Executes the program, looked for along `PATH` unless it is named by a path. Not `execvp`: that would
+/// Why a program could not be executed.
+pub(super) fn explain(program: &str, error: Errno) -> String {
+    match error {
+        Errno::ENOENT => format!("start {program}: no such program in the image, or its interpreter is missing"),
+        Errno::EACCES => format!("start {program}: it is not executable for the container's user"),
+        Errno::ENOEXEC => format!("start {program}: it is not a program for this device's processor"),
+        error => format!("start {program}: {error}"),
+    }
+}
+
+/// Executes the program, looked for along `path` unless it is named by a path. Not `execvp`: that would
 /// hand a program of another processor to a shell. Returns only if nothing could be executed.
-fn execute(args: &[CString], spec: &Spec) -> Errno {
-    let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
-    let env: Vec<CString> = env.filter_map(|pair| CString::new(pair).ok()).collect();
+pub(super) fn execute(args: &[CString], env: &[CString], path: &str) -> Errno {
     let name = args[0].as_bytes();
     if name.contains(&b'/') {
-        let Err(error) = execve(&args[0], args, &env);
+        let Err(error) = execve(&args[0], args, env);
         return error;
     }
-    let pairs = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
-    let path = pairs.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
     let mut worst = Errno::ENOENT;
     for folder in path.split(':').filter(|folder| !folder.is_empty()) {
         let Ok(program) = CString::new([folder.as_bytes(), b"/", name].concat()) else { continue };
-        let Err(error) = execve(&program, args, &env);
+        let Err(error) = execve(&program, args, env);
         match error {
             Errno::ENOENT | Errno::ENOTDIR => {}
             // It may still be found where this user may execute it.
@@ -119,7 +123,7 @@ fn execute(args: &[CString], spec: &Spec) -> Errno {
 
 /// The shim ignores some signals, and what started it may have; programs expect to inherit none of that.
 #[expect(unsafe_code, reason = "restoring a disposition has no safe wrapper")]
-fn default_signals() {
+pub(super) fn default_signals() {
     /// Larger than the kernel's `struct sigaction` on any architecture; all zero is the default.
     const DEFAULT: [u64; 8] = [0; 8];
     /// Bytes of the kernel's signal set.

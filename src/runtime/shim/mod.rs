@@ -1,14 +1,19 @@
-//! The hidden command `kith shim`: the one place that calls libcontainer, and the waiter after it.
+//! The hidden command `kith shim`: the one place that calls libcontainer, and the waiter after it, and
+//! the way into a container that runs.
 //!
 //! It runs before any thread or async runtime exists and never makes one: libcontainer clones this
 //! process without the care that threads would need. It never returns into the command line.
 
 mod create;
+mod credentials;
 mod devices;
 mod devices_bpf;
+mod enter;
+mod exec;
 mod executor;
 mod holder;
 mod log;
+mod mounts;
 mod privileges;
 mod rootfs;
 mod seccomp;
@@ -20,14 +25,15 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `wait ...`, `hold FOLDER CGROUP` or `idle
-/// FOLDER CGROUP`. Only the agent calls it.
+/// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `exec FOLDER CGROUP`, `wait ...`, `hold FOLDER CGROUP` or
+/// `idle FOLDER CGROUP`. Only the agent calls it.
 pub fn main(args: &[OsString]) -> ExitCode {
     match args.split_first() {
         Some((act, rest)) if act == "create" => match rest.first() {
             Some(folder) => create::run(Path::new(folder)),
             None => usage(),
         },
+        Some((act, [folder, cgroup])) if act == "exec" => exec::run(Path::new(folder), &cgroup.to_string_lossy()),
         Some((act, rest)) if act == "wait" => match waiter::Args::parse(rest) {
             Some((args, layers)) => waiter::run(&args, layers),
             None => usage(),

@@ -17,6 +17,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
+use super::mounts;
 use super::users::Users;
 use crate::runtime::folder::Order;
 
@@ -39,6 +40,8 @@ pub(super) struct Prepared {
     pub(super) home: String,
     /// The groups that the image gives the container's user.
     pub(super) groups: Vec<u32>,
+    /// What libcontainer is to mount below `/dev`, in the form of its configuration.
+    pub(super) mounts: Vec<serde_json::Value>,
 }
 
 /// Mounts and completes the root. The calling process has a mount namespace of its own.
@@ -60,13 +63,14 @@ pub(super) fn prepare(order: &Order, users: Option<&Users>) -> Result<Prepared, 
         replace_file(&etc, name, &content, owner)
             .map_err(|error| format!("write /etc/{name} of the container: {error}"))?;
     }
+    let mounts = mounts::attach(&inside, order, users)?;
     if !spec.working_dir.is_empty() {
         make_folders(&inside, Path::new(&spec.working_dir), owner)
             .map_err(|error| format!("make the working folder {} in the container: {error}", spec.working_dir))?;
     }
     let (name, home) = entry_of(&inside, spec.uid);
     let groups = if spec.confinement.image_groups { groups_of(&inside, &name, spec.gid) } else { Vec::new() };
-    Ok(Prepared { home, groups, root })
+    Ok(Prepared { home, groups, root, mounts })
 }
 
 /// The folders of one overlay, opened.
@@ -152,7 +156,7 @@ fn require_folder(root: &OwnedFd, name: &str, owner: Option<u32>) -> Result<(), 
 }
 
 /// Resolves a path as the container would: links are followed, but never out of the root.
-fn resolve(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+pub(super) fn resolve(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -179,7 +183,7 @@ fn give(folder: &OwnedFd, name: &Path, owner: Option<u32>) -> nix::Result<()> {
 }
 
 /// Makes a folder and its parents inside the root, as far as they are missing.
-fn make_folders(root: &OwnedFd, path: &Path, owner: Option<u32>) -> io::Result<()> {
+pub(super) fn make_folders(root: &OwnedFd, path: &Path, owner: Option<u32>) -> io::Result<()> {
     let mut made = PathBuf::new();
     for part in path.components() {
         let Component::Normal(name) = part else {

@@ -66,7 +66,7 @@ pub(super) fn config(
     // Not more than the device itself may have: without CAP_SYS_RESOURCE that would be refused.
     let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES.0, |(_, hard)| hard.min(OPEN_FILES.1));
     let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
-    let mut mounts = mounts(order, hierarchies.is_unified());
+    let mut mounts = mounts(order, prepared, hierarchies.is_unified());
     if let Some(users) = users {
         users.enter(&spec.namespaces, &mut mounts)?;
     }
@@ -154,7 +154,7 @@ fn capabilities(wanted: &[String]) -> Result<Vec<String>, String> {
     Ok(wanted.to_vec())
 }
 
-fn mounts(order: &Order, unified: bool) -> Vec<Value> {
+fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     let sys: &[&str] = match order.spec.confinement.privileged {
         true => &["nosuid", "noexec", "nodev"],
@@ -183,6 +183,9 @@ fn mounts(order: &Order, unified: bool) -> Vec<Value> {
         // Not on version 1: there `ro` is ignored, and a container could raise its own limits.
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
     }
+    // A volume at /dev/shm takes the place of the usual one; the others lie beside it.
+    mounts.retain(|usual| !prepared.mounts.iter().any(|volume| volume["destination"] == usual["destination"]));
+    mounts.extend(prepared.mounts.iter().cloned());
     mounts
 }
 

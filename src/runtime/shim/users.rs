@@ -60,6 +60,11 @@ impl Users {
         Ok(path)
     }
 
+    /// Where a volume is made ready.
+    pub(super) fn place(&self, number: usize) -> PathBuf {
+        Path::new(STAGE).join("volumes").join(number.to_string())
+    }
+
     /// Shows a tree of the device on the stage, with the container's ids in place of the device's.
     pub(super) fn show(&self, source: &impl AsFd, target: &Path) -> Result<(), String> {
         let failed = |error: io::Error| match error.raw_os_error() {
@@ -119,6 +124,9 @@ impl Users {
             }
             "bind" => {
                 let source = entry["source"].as_str().unwrap_or_default().to_owned();
+                if source.starts_with(STAGE) {
+                    return Ok(());
+                }
                 let opened = File::open(&source).map_err(|error| format!("open {source}: {error}"))?;
                 let is_folder = opened.metadata().is_ok_and(|found| found.is_dir());
                 make(if is_folder { fs::create_dir_all(&target) } else { File::create(&target).map(drop) })?;

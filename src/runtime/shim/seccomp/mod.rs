@@ -89,6 +89,12 @@ pub(super) struct Filters {
 }
 
 impl Filters {
+    /// Whether it has to be applied before rights are given up: a program that may gain privileges
+    /// can be filtered only by who has `CAP_SYS_ADMIN`.
+    pub(super) fn needs_rights(&self) -> bool {
+        !self.no_new_privileges
+    }
+
     /// Applies it to this process, for good. A container that may gain privileges needs it to be
     /// applied by a process that has `CAP_SYS_ADMIN` still.
     #[expect(unsafe_code, reason = "prctl and seccomp have no safe wrapper")]

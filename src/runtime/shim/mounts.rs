@@ -1,0 +1,283 @@
+//! What a container sees of the device besides its image: folders and files, bound into its root
+//! before libcontainer sees it.
+//!
+//! Both ends are hostile. A path inside the image may be a link, so destinations are resolved as the
+//! container would, never out of its root. A path inside a volume was written by a program, perhaps
+//! while this runs, so each step below a source is resolved beneath it, and no link leads out. Each
+//! mount is made aside first, where nobody else can reach it, and gets its flags there: at no moment
+//! does a container have one that lets more through than it should.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{Gid, Uid, fchown};
+use serde_json::{Value, json};
+
+use super::rootfs::{make_folders, resolve};
+use super::users::Users;
+use crate::reconciler::container::{Below, Mount, Propagation};
+use crate::runtime::folder::Order;
+
+/// Folders that libcontainer mounts itself: what lies in them would be hidden.
+const KERNELS_OWN: [&str; 2] = ["proc", "sys"];
+
+/// Looks at a path that somebody renames meanwhile.
+const TRIES: usize = 16;
+
+const NOTHING: Option<&str> = None;
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const READ_ONLY: u64 = 1;
+const NO_SETUID: u64 = 2;
+const NO_DEVICES: u64 = 4;
+
+/// The number of `mount_setattr` on every architecture.
+const MOUNT_SETATTR: libc::c_long = 442;
+const RECURSIVE: libc::c_uint = 0x8000;
+
+/// Binds every mount of a container into its root. Returns what is to be bound below `/dev`, which
+/// libcontainer makes: as mounts of its configuration.
+pub(super) fn attach(root: &OwnedFd, order: &Order, users: Option<&Users>) -> Result<Vec<Value>, String> {
+    let mut later = Vec::new();
+    for (number, wanted) in order.spec.mounts.iter().enumerate() {
+        let at = &wanted.destination;
+        let failed = |reason: String| format!("mount {} at {at}: {reason}", wanted.source.display());
+        let parts = parts(at).map_err(failed)?;
+        let first = parts.first().map(String::as_str).unwrap_or_default();
+        if KERNELS_OWN.contains(&first) || parts.is_empty() || parts == ["dev"] {
+            return Err(failed(format!("{at} is not a place where a container can have a volume")));
+        }
+        let source = source(wanted).map_err(failed)?;
+        let aside = match users {
+            Some(users) => users.place(number),
+            None => order.scratch.join("mounts").join(number.to_string()),
+        };
+        make_aside(&aside, &source, wanted, users).map_err(|error| failed(error.to_string()))?;
+        if first == "dev" {
+            let mut options = vec!["rbind", "nosuid", "nodev"];
+            options.extend(wanted.read_only.then_some("ro"));
+            later.push(json!({"destination": at, "type": "bind", "source": aside, "options": options}));
+            continue;
+        }
+        let folder = is_folder(&source).map_err(|error| failed(error.to_string()))?;
+        let target = target(root, &parts, folder, users.map(|users| users.range.first));
+        let target = target.map_err(|error| failed(format!("make {at} in the container: {error}")))?;
+        mount(Some(&aside), &named(&target), NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)
+            .map_err(|error| failed(not_alike(error)))?;
+        umount2(&aside, MntFlags::MNT_DETACH).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(later)
+}
+
+/// The parts of an absolute path that stays where it says.
+fn parts(path: &str) -> Result<Vec<String>, String> {
+    let mut parts = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            Component::ParentDir | Component::Prefix(_) => return Err("the path must not contain ..".into()),
+        }
+    }
+    if path.starts_with('/') { Ok(parts) } else { Err("the path must be absolute".into()) }
+}
+
+/// Opens what is to be mounted: the source, then each step below it.
+fn source(wanted: &Mount) -> Result<OwnedFd, String> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let mut found = open(&wanted.source, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    for step in &wanted.below {
+        found = below(&found, step).map_err(|error| match error {
+            Errno::EXDEV | Errno::ELOOP => format!("{} leads out of it by a link: refused", step.path),
+            Errno::ENOENT => format!("there is no {} in it", step.path),
+            other => format!("open {} in it: {other}", step.path),
+        })?;
+    }
+    Ok(found)
+}
+
+/// Opens a path beneath a folder, and makes what is missing of it if that is wanted.
+fn below(folder: &OwnedFd, step: &Below) -> nix::Result<OwnedFd> {
+    match beneath(folder, Path::new(&step.path)) {
+        Err(Errno::ENOENT) if step.make => {
+            make_beneath(folder, Path::new(&step.path))?;
+            beneath(folder, Path::new(&step.path))
+        }
+        found => found,
+    }
+}
+
+fn beneath(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut tries = TRIES;
+    loop {
+        match openat2(folder, path, how) {
+            // Something was renamed on the way.
+            Err(Errno::EAGAIN) if tries > 1 => tries -= 1,
+            found => return found,
+        }
+    }
+}
+
+/// Makes folders, with owner and permissions of the one that they are made in.
+fn make_beneath(folder: &OwnedFd, path: &Path) -> nix::Result<()> {
+    let like = fstat(folder)?;
+    let mut made = PathBuf::new();
+    for part in path.components() {
+        let Component::Normal(name) = part else {
+            if part == Component::CurDir {
+                continue;
+            }
+            return Err(Errno::EXDEV);
+        };
+        let parent = if made.as_os_str().is_empty() { None } else { Some(beneath(folder, &made)?) };
+        let parent = parent.as_ref().unwrap_or(folder);
+        match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
+            Ok(()) => {
+                let how = OpenHow::new()
+                    .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+                    .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+                let fresh = openat2(parent, name, how)?;
+                fchown(&fresh, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
+                fchmod(&fresh, Mode::from_bits_truncate(like.st_mode & 0o7777))?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error),
+        }
+        made.push(name);
+    }
+    Ok(())
+}
+
+/// Mounts the source at a place of the device's own that only this process sees.
+fn make_aside(aside: &Path, source: &OwnedFd, wanted: &Mount, users: Option<&Users>) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(aside.parent().unwrap_or(Path::new("/")))?;
+    if is_folder(source)? {
+        DirBuilder::new().mode(0o700).create(aside).or_else(exists)?;
+    } else {
+        make_file(aside)?;
+    }
+    let from = named(source);
+    match users.map(|users| users.show(source, aside)) {
+        Some(Ok(())) => {}
+        Some(Err(reason)) if !wanted.read_only => return Err(io::Error::other(reason)),
+        // What is only read can be read as anybody's.
+        _ => mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?,
+    }
+    match restrict(aside, wanted) {
+        Err(Errno::ENOSYS) => {}
+        done => return Ok(done?),
+    }
+    // Before Linux 5.12 only one mount at a time gets flags: what is mounted below is left out.
+    umount2(aside, MntFlags::MNT_DETACH)?;
+    mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND, NOTHING)?;
+    mount(NOTHING, aside, NOTHING, propagation(wanted), NOTHING)?;
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let has = statvfs(aside)?.flags();
+    flags.set(MsFlags::MS_NOEXEC, has.contains(FsFlags::ST_NOEXEC));
+    flags.set(MsFlags::MS_RDONLY, wanted.read_only || has.contains(FsFlags::ST_RDONLY));
+    Ok(mount(NOTHING, aside, NOTHING, flags, NOTHING)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file to mount on")]
+fn make_file(path: &Path) -> io::Result<()> {
+    File::create(path).map(drop)
+}
+
+fn exists(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+fn propagation(wanted: &Mount) -> MsFlags {
+    match wanted.propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        // The namespace of the shim hears of the device's mounts and never tells: so does this.
+        Propagation::FromHost | Propagation::Both => MsFlags::MS_SLAVE,
+    }
+}
+
+/// Gives a mount and everything mounted below it the flags of a volume.
+#[expect(unsafe_code, reason = "no library has mount_setattr yet")]
+fn restrict(aside: &Path, wanted: &Mount) -> nix::Result<()> {
+    let folder = open(aside, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let attributes = MountAttributes {
+        set: NO_SETUID | NO_DEVICES | if wanted.read_only { READ_ONLY } else { 0 },
+        clear: 0,
+        propagation: propagation(wanted).bits(),
+        user_namespace: 0,
+    };
+    let flags = RECURSIVE | libc::AT_EMPTY_PATH.unsigned_abs();
+    // SAFETY: an open descriptor, an empty path, and a structure of the size that is given with it;
+    // the kernel reads and keeps nothing.
+    let done = unsafe {
+        libc::syscall(
+            MOUNT_SETATTR,
+            folder.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(&attributes),
+            size_of::<MountAttributes>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Opens the place in the container's root that is mounted on, and makes it if it is missing.
+fn target(root: &OwnedFd, parts: &[String], folder: bool, owner: Option<u32>) -> io::Result<OwnedFd> {
+    let path: PathBuf = parts.iter().collect();
+    match resolve(root, &path, OFlag::O_PATH) {
+        Err(Errno::ENOENT) => {}
+        found => return Ok(found?),
+    }
+    if folder {
+        make_folders(root, &path, owner)?;
+    } else {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        make_folders(root, parent, owner)?;
+        let parent = if parent.as_os_str().is_empty() {
+            root.try_clone()?
+        } else {
+            resolve(root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?
+        };
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = path.file_name().unwrap_or_default();
+        nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644))?;
+    }
+    Ok(resolve(root, &path, OFlag::O_PATH)?)
+}
+
+fn is_folder(found: &OwnedFd) -> nix::Result<bool> {
+    let FileStat { st_mode, .. } = fstat(found)?;
+    Ok(SFlag::from_bits_truncate(st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR)
+}
+
+/// A path by which an open file can be mounted, whatever became of its name.
+fn named(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn not_alike(error: Errno) -> String {
+    match error {
+        Errno::ENOTDIR => "one is a folder and the other a file: see what the image has there".into(),
+        other => other.to_string(),
+    }
+}
