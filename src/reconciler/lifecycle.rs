@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, PodStatus};
 
-use super::container::{ContainerRef, ContainerState, Exit, ObservedContainer, PodRef};
+use super::container::{ContainerRef, ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
 use super::restart::{Restart, restart, wait};
 use super::status::{self, Face, Standing};
 use super::target::{ImageState, Observed, Target, TargetPod};
-use super::{Action, COMPONENT, Decision, container_spec, termination};
+use super::{Action, COMPONENT, Decision, container_spec, devices, eviction, termination};
 use crate::resource::Timestamp;
 use crate::resource::occurrence::{Occurrence, reference_to};
 
@@ -35,6 +35,9 @@ impl<'a> Case<'a> {
         let phase = self.pod.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if self.pod.pod.metadata.deletion_timestamp.is_some() {
             self.terminate(decision);
+        } else if let Some(why) = self.target.evicted.get(&self.reference.uid) {
+            eviction::evict(self, decision, why);
+            self.tidy(decision);
         } else if matches!(phase, Some("Succeeded" | "Failed")) {
             self.retire(decision);
         } else {
@@ -212,7 +215,10 @@ impl<'a> Case<'a> {
         let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
         let Target { configmaps, node, settings, .. } = self.target;
         match container_spec(reference, &self.pod.pod, container, config, configmaps, node, settings) {
-            Ok(spec) => {
+            Ok(mut spec) => {
+                if let Err(why) = self.equip(decision, container, &mut spec) {
+                    return waiting(why.0, why.1);
+                }
                 decision.push(Action::Start(Box::new(spec)));
                 // A start that leaves no trace is tried again.
                 decision.wake(self.now.plus(settings.backoff_base));
@@ -220,6 +226,25 @@ impl<'a> Case<'a> {
             }
             Err(error) => waiting("CreateContainerConfigError", error.to_string()),
         }
+    }
+
+    /// Gives a container what this device has only so many of: devices, and ids for its users.
+    fn equip(
+        &self,
+        decision: &Decision,
+        container: &Container,
+        spec: &mut ContainerSpec,
+    ) -> Result<(), (&'static str, String)> {
+        let own_users = self.pod.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false);
+        if own_users {
+            let range = self.target.users.get(&self.reference.uid);
+            let none = "all user_ids of this device's agent.toml belong to other pods: the pod waits for one to end";
+            spec.namespaces.user = Some(*range.ok_or(("UserIdsUnavailable", none.to_owned()))?);
+        }
+        let Target { devices, .. } = self.target;
+        spec.devices = devices::assign(devices, &self.observed.devices, decision, &spec.reference, container)
+            .map_err(|why| ("DeviceUnavailable", why))?;
+        Ok(())
     }
 
     /// Reports the status when it is not what is stored, with the events that belong to the change.
@@ -276,7 +301,7 @@ impl<'a> Case<'a> {
         events
     }
 
-    fn event(&self, container: Option<&str>, warning: bool, reason: &'static str, message: String) -> Action {
+    pub(super) fn event(&self, container: Option<&str>, warning: bool, reason: &'static str, message: String) -> Action {
         let involved = ObjectReference {
             field_path: container.map(|name| format!("spec.containers{{{name}}}")),
             ..reference_to(&self.pod.pod)

@@ -12,7 +12,9 @@
 
 mod conditions;
 pub mod container;
+pub mod devices;
 mod env;
+pub mod eviction;
 mod expand;
 mod lifecycle;
 mod restart;

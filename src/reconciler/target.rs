@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
-use super::container::{ContainerRef, ObservedContainer, PodRef};
+use super::container::{ContainerRef, ObservedContainer, PodRef, UserRange};
+use super::devices::{Held, HostDevice};
 use super::security::Policy;
 use crate::resource::{ImageConfig, Timestamp};
 
@@ -23,6 +24,12 @@ pub struct Target {
     pub configmaps: BTreeMap<(String, String), ConfigMap>,
     /// Settings of this device.
     pub settings: Settings,
+    /// Devices that are plugged in and that pods may ask for.
+    pub devices: Vec<HostDevice>,
+    /// Ids of this device that stand for the users of pods with their own, by the pod's uid.
+    pub users: BTreeMap<String, UserRange>,
+    /// Pods that have to go, by their uid, and why.
+    pub evicted: BTreeMap<String, String>,
 }
 
 /// This device, as its pods see it.
@@ -104,6 +111,8 @@ pub struct Observed {
     /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
     /// restart of the agent only means that the container is asked once more.
     pub asked: BTreeMap<ContainerRef, Timestamp>,
+    /// Device nodes that containers have, by container.
+    pub devices: Held,
 }
 
 /// Namespaces and names of the config maps that a pod reads.

@@ -1,4 +1,6 @@
 mod deciding;
+mod devices;
+mod eviction;
 mod properties;
 mod security;
 mod specs;
