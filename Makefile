@@ -11,7 +11,9 @@ STATIC := -C target-feature=+crt-static -C relocation-model=static
 SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
 	--features seeded-bugs --test simulation --no-capture
 
-.PHONY: build demo test simulation soak check fuzz bench bench-traffic tools-build tools-test tools-bench install clean
+DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
+
+.PHONY: deb build demo test simulation soak check fuzz bench bench-traffic tools-build tools-test tools-bench install clean
 
 build: tools-build
 	cargo rustc --release --locked --bin kith -- $(STATIC)
@@ -54,7 +56,7 @@ tools-build:
 	@scripts/install.sh gcc:build-essential
 
 tools-test: tools-build
-	@scripts/install.sh busybox-static curl skopeo nft:nftables mkfs.ext4:e2fsprogs
+	@scripts/install.sh busybox-static curl skopeo nft:nftables mkfs.ext4:e2fsprogs jq debootstrap
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
 
@@ -62,8 +64,16 @@ tools-bench: tools-build
 	@scripts/install.sh busybox-static curl crun etcd:etcd-server etcdctl:etcd-client
 	@true
 
+# target/deb/kith_VERSION_ARCHITECTURE.deb: unit, settings, completions, manual pages, licences.
+deb: build
+	@scripts/install.sh jq dpkg-deb:dpkg
+	@scripts/deb.sh $(KITH) $(DEB_HOST)
+
+# For systems without Debian's packages: the binary and the unit.
 install: build
 	install -D -m 0755 $(KITH) $(DESTDIR)/usr/local/bin/kith
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's|/usr/bin/kith|/usr/local/bin/kith|' systemd/kith.service >$(DESTDIR)/etc/systemd/system/kith.service
 
 clean:
 	cargo clean

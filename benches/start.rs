@@ -102,6 +102,7 @@ fn spec(attempt: u32, program: &str) -> ContainerSpec {
         oom_score_adj: 0,
         stop_signal: String::new(),
         mounts: Vec::new(),
+        sandbox: None,
         namespaces: kith::reconciler::container::Namespaces::default(),
         confinement: kith::reconciler::container::Confinement::default(),
         devices: Vec::new(),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Debian package of a built binary: scripts/deb.sh BINARY ARCHITECTURE [FOLDER]
 # ARCHITECTURE is amd64, arm64 or armhf. The pages and completions come from HOST_KITH, a binary that
-# runs here; by default BINARY itself.
+# runs here; by default BINARY itself. DEB_LEVEL=0 packs nothing tightly, for tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 architecture=$2 folder=${3:-target/deb}
@@ -39,5 +39,5 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" \
     -e "s/@SIZE@/$(du -sk --exclude=DEBIAN "$root" | cut -f1)/" packaging/deb/control >"$root/DEBIAN/control"
 find "$root" -print0 | xargs -0r touch --no-dereference --date="@$SOURCE_DATE_EPOCH"
 mkdir -p "$folder"
-dpkg-deb --root-owner-group --build "$root" "$folder/kith_${version}_$architecture.deb" >/dev/null
+dpkg-deb --root-owner-group ${DEB_LEVEL:+-Zgzip "-z$DEB_LEVEL"} --build "$root" "$folder/kith_${version}_$architecture.deb" >/dev/null
 echo "$folder/kith_${version}_$architecture.deb"

@@ -17,10 +17,12 @@ if [ ! -e "$root/.complete" ]; then
         "$VERSION_CODENAME" "$root" "$site" >"$tools/debootstrap.log" 2>&1 ||
         { tail -n 5 "$tools/debootstrap.log" >&2; echo "error: debootstrap failed, see $tools/debootstrap.log" >&2; exit 1; }
     # Installed here it would upgrade this machine's systemd; unpacked there it fits that one's libraries.
-    (cd "$tools/download" && chroot "$root" apt-get download systemd-container >/dev/null 2>&1 || true)
+    chroot "$root" apt-get download systemd-container >/dev/null 2>&1 || true
     package=$(ls "$root"/systemd-container_*.deb 2>/dev/null | head -n 1)
     [ -n "$package" ] || { echo "error: the package systemd-container could not be fetched" >&2; exit 1; }
-    dpkg -x "$package" "$root"
+    # Not right into the root, where it would put a folder in the place of the link /lib.
+    dpkg -x "$package" "$tools/download"
+    install -m 755 "$tools/download/usr/bin/systemd-nspawn" "$root/usr/bin/systemd-nspawn"
     rm -rf "$package" "$root"/var/cache/apt/archives/*.deb
     touch "$root/.complete"
 fi

@@ -4,13 +4,14 @@
 //! A target takes any bytes. It panics when a decoder breaks a promise: it panics itself, it loses
 //! or changes something on the way through bytes and back, or it writes where it must not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::planner::{self, Fleet, Liveness};
+use crate::reconciler::container::Namespace;
+use crate::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxState};
 use crate::reconciler::{self, ImageState, NodeContext, Observed, TargetPod};
 use crate::resource::kind::{self, Kind};
 use crate::resource::{ImageConfig, Timestamp};
@@ -129,11 +130,27 @@ fn decided(object: &Value) {
             node: NodeContext { name: "d1".into(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             pods: vec![TargetPod { pod: pod.clone(), revision: 1 }],
             images,
-            configmaps: BTreeMap::new(),
-            settings: reconciler::Settings::default(),
+            ..reconciler::Target::default()
         };
-        let _ = reconciler::diff(&target, &Observed::default(), NOW);
+        let mut observed = Observed::default();
+        let decision = reconciler::diff(&target, &observed, NOW);
+        // The same once what its containers share is there.
+        observed.sandboxes = decision.actions.into_iter().filter_map(sheltered).collect();
+        let _ = reconciler::diff(&target, &observed, NOW);
     }
+}
+
+fn sheltered(action: reconciler::Action) -> Option<ObservedSandbox> {
+    let reconciler::Action::MakeSandbox { spec, .. } = action else { return None };
+    let ready = ReadySandbox {
+        folder: "/run/kith/pods/x".into(),
+        hostname: spec.hostname,
+        address: None,
+        network: Namespace::Host,
+        ipc: Namespace::Own,
+        uts: Namespace::Own,
+    };
+    Some(ObservedSandbox { pod: spec.pod, state: SandboxState::Ready(ready) })
 }
 
 /// Small texts with a grammar, one in each line.

@@ -23,7 +23,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
     ("images", &["resource", "reconciler"]),
     ("runtime", &["resource", "reconciler"]),
-    ("network", &["config"]),
+    // What the containers of a pod share is decided by the reconciler.
+    ("network", &["config", "resource", "reconciler"]),
     ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
     ("config", &[]),
 ];

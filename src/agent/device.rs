@@ -3,24 +3,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::mpsc;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::local::Local;
 use super::reports::{Report, Reports};
+use super::shelter::Unsheltered;
 use super::systemd;
 use super::tasks::Tasks;
+use super::user_ids::Ranges;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageName, ImageStore, NamesVersion};
-use crate::reconciler::container::{ContainerRef, ContainerSpec, StopSignal};
+use crate::network::sandbox::Sandboxes;
+use crate::reconciler::container::{
+    ContainerRef, ContainerSpec, ContainerState, ObservedContainer, StopSignal, UserRange,
+};
+use crate::reconciler::devices::{self, Held, HostDevice};
 use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
+    Action, COMPONENT, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff,
+    images_needed,
 };
 use crate::resource::Timestamp;
+use crate::resource::occurrence::Occurrence;
 use crate::runtime::Runtime;
 
 /// The longest time between two looks, whatever is signalled.
@@ -45,12 +54,18 @@ const PREPARED_QUEUE: usize = 16;
 pub(crate) struct Device {
     pub(crate) engine: Engine,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
     pub(crate) node: NodeContext,
     pub(crate) settings: Settings,
+    /// What this device knows of itself.
+    pub(crate) local: watch::Receiver<Local>,
+    /// Whose users have which ids here.
+    pub(crate) ranges: Mutex<Ranges>,
+    pub(crate) unsheltered: Unsheltered,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
@@ -62,6 +77,44 @@ struct Memory {
     asked: BTreeMap<ContainerRef, Timestamp>,
     /// Namespaces and names of the config maps that this device's pods read, there or not.
     configmaps: BTreeSet<(String, String)>,
+    /// Devices that were plugged in, and who has which.
+    devices: Vec<HostDevice>,
+    held: Held,
+}
+
+impl Memory {
+    /// Tells of devices that were pulled out while a container had them.
+    fn plugged(&mut self, now: &[HostDevice], device: &Device) {
+        for (reference, path) in devices::lost(&self.devices, now, &self.held) {
+            let pod = &reference.pod;
+            let involved = ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                namespace: Some(pod.namespace.clone()),
+                name: Some(pod.name.clone()),
+                uid: Some(pod.uid.clone()),
+                field_path: Some(format!("spec.containers{{{}}}", reference.container)),
+                ..ObjectReference::default()
+            };
+            let message = format!("Device {} of container {} is gone", path.display(), reference.container);
+            let host = device.node.name.clone();
+            device.reports.event(Occurrence {
+                involved,
+                warning: true,
+                reason: "DeviceGone",
+                message,
+                component: COMPONENT,
+                host,
+            });
+        }
+        self.devices = now.to_vec();
+    }
+}
+
+/// Who has which devices: containers that are over have none.
+fn held(containers: &[ObservedContainer]) -> Held {
+    let living = containers.iter().filter(|container| !matches!(container.state, ContainerState::Exited(_)));
+    living.map(|container| (container.reference.clone(), container.devices.clone())).collect()
 }
 
 /// An image by its name on this device.
@@ -82,7 +135,9 @@ impl Device {
         let mut memory = Memory::default();
         let mut revisions = self.engine.revision();
         let mut changes = self.runtime.changed();
+        let mut local = self.local.clone();
         loop {
+            memory.plugged(&local.borrow_and_update().devices, &self);
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
             systemd::alive();
@@ -97,6 +152,7 @@ impl Device {
             tokio::select! {
                 () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = local.changed() => if changed.is_err() { return },
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
@@ -155,8 +211,11 @@ impl Device {
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
-        let observed = Observed { containers, asked: memory.asked.clone() };
         let target = self.target(memory)?;
+        let sandboxes = self.shelters(&target);
+        memory.held = held(&containers);
+        let devices = memory.held.clone();
+        let observed = Observed { containers, sandboxes, asked: memory.asked.clone(), devices };
         memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
         let now = self.clock.now();
         let decision = diff(&target, &observed, now);
@@ -208,6 +267,8 @@ impl Device {
             // Its containers would look like nobody's, and be stopped.
             return Err(format!("a pod of this device can not be read: {unreadable}"));
         }
+        let local = self.local.borrow().clone();
+        let users = self.users(&pods);
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
@@ -225,7 +286,17 @@ impl Device {
             pods,
             configmaps,
             settings: self.settings.clone(),
+            devices: local.devices,
+            evicted: local.evicted,
+            users,
         })
+    }
+
+    /// Ids for the users of the pods that have their own.
+    fn users(&self, pods: &[TargetPod]) -> BTreeMap<String, UserRange> {
+        let own = pods.iter().filter(|pod| pod.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false));
+        let uids = own.filter_map(|pod| pod.pod.metadata.uid.as_deref());
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).settle(uids)
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
@@ -260,6 +331,8 @@ impl Device {
         let mut next_look = RESYNC;
         for action in actions {
             let (done, look) = match action {
+                Action::MakeSandbox { spec, complaint } => (Ok(()), Some(self.shelter(*spec, *complaint).await)),
+                Action::RemoveSandbox(pod) => (Ok(()), Some(self.unshelter(&pod).await)),
                 // A start that failed is observed as an exit, or decided again in its own time.
                 Action::Start(spec) => (self.start(*spec, images).await, None),
                 Action::Stop { reference, signal } => {
@@ -332,6 +405,8 @@ impl Prepared {
 /// The pod that an action is about, by its uid.
 fn pod_uid(action: &Action) -> String {
     match action {
+        Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
+        Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
         Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
@@ -341,7 +416,7 @@ fn pod_uid(action: &Action) -> String {
 }
 
 /// The device that a pod is bound to, read without the rest of it.
-fn node_of(body: &[u8]) -> Option<String> {
+pub(super) fn node_of(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Bound {
         spec: Spec,

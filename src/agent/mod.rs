@@ -15,20 +15,26 @@ mod extra;
 pub mod hardware;
 mod keeper;
 mod leader;
+mod local;
 mod lock;
 pub mod node;
 mod peers;
+mod plug;
 mod policy;
+mod pressure;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
 mod serve;
+mod shelter;
 pub(crate) mod status;
 mod steer;
 mod systemd;
 pub mod tasks;
 mod unsound;
+mod user_ids;
+mod workloads;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,10 +48,9 @@ use crate::config::{Config, ConfigError};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
-use crate::images::ImageStore;
+use crate::network::NetworkError;
 use crate::planner;
-use crate::reconciler;
-use crate::runtime::{RuntimeError, Shims, ShimsConfig};
+use crate::runtime::{RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
@@ -54,6 +59,7 @@ use clock::Clock;
 use control::Control;
 use reports::Reports;
 use tasks::Tasks;
+use workloads::Workloads;
 
 /// How often an agent without a fleet looks whether its device was enrolled.
 const ENROLMENT_POLL: Duration = Duration::from_millis(500);
@@ -95,6 +101,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// What the containers of a pod share.
+    #[error("look after the networks of pods")]
+    Network(#[from] NetworkError),
     /// Images.
     #[error("open the image store")]
     Images(#[from] crate::images::ImageError),
@@ -318,6 +327,7 @@ impl Agent {
             config: config.clone(),
             clock: clock.clone(),
             images: workloads.as_ref().map(|workloads| workloads.images.clone()),
+            local: workloads.as_ref().map(|workloads| workloads.local.subscribe()),
             enrolment: enrolment.clone(),
             identity: identity.clone(),
             trust,
@@ -336,7 +346,7 @@ impl Agent {
         applicant.spawn(&tasks, transport.clone(), reports.clone());
         match &workloads {
             Some(workloads) => {
-                Self::spawn_device(&config, &engine, workloads, (&clock, &reports), &enrolment, &tasks);
+                workloads.spawn(&config, &engine, (&clock, &reports), &enrolment.name, &tasks);
             }
             None => tasks.spawn("show that the witness lives", live()),
         }
@@ -374,35 +384,6 @@ impl Agent {
             Err(why) => tracing::error!(why, "what the fleet knows of its devices can not be read"),
         }
         Ok(engine)
-    }
-
-    fn spawn_device(
-        config: &Arc<Config>,
-        engine: &Engine,
-        workloads: &Workloads,
-        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
-        enrolment: &Enrolment,
-        tasks: &Tasks,
-    ) {
-        let hardware = hardware::Hardware::read(&config.data_dir);
-        let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
-        let node = reconciler::NodeContext { name: enrolment.name.clone(), ip, memory: hardware.memory };
-        let device = device::Device {
-            engine: engine.clone(),
-            runtime: Arc::new(workloads.runtime.clone()),
-            images: workloads.images.clone(),
-            reports: reports.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            node,
-            settings: reconciler::Settings {
-                pids_limit: config.pids_limit,
-                security: Arc::new(policy::of(config)),
-                ..reconciler::Settings::default()
-            },
-        };
-        tasks.spawn("look after the device", device.run());
-        tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
     }
 
     async fn until_end(&mut self, signals: &mut Signals) -> End {
@@ -460,21 +441,6 @@ fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
     former.map(|member| member.name.clone()).collect()
 }
 
-/// What a device needs to run containers.
-struct Workloads {
-    runtime: Shims,
-    images: Arc<ImageStore>,
-}
-
-impl Workloads {
-    async fn open(config: &Config) -> Result<Self, AgentError> {
-        let runtime = Shims::new(shims(config)?)?;
-        runtime.sweep().await?;
-        let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, images })
-    }
-}
-
 /// How this device takes part in a fleet that has mirrors. Silence travels up the tree poll by poll,
 /// so several of them must fit into the time after which a device is lost.
 fn mirror_settings(config: &Config, enrolment: &Enrolment) -> MirrorSettings {
@@ -484,17 +450,4 @@ fn mirror_settings(config: &Config, enrolment: &Enrolment) -> MirrorSettings {
         poll: Some(poll_interval(config.profile).min(within)),
         contacts: enrolment.members.clone(),
     }
-}
-
-fn shims(config: &Config) -> Result<ShimsConfig, AgentError> {
-    Ok(ShimsConfig {
-        run_dir: config.run_dir.clone(),
-        scratch_dir: config.data_dir.join("scratch"),
-        log_dir: config.log_dir.clone(),
-        cgroup: config.cgroup.clone(),
-        log_max_bytes: config.log_max_bytes,
-        log_max_files: config.log_max_files,
-        memory_max: None,
-        exe: std::env::current_exe().map_err(file("find this program"))?,
-    })
 }

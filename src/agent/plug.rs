@@ -104,7 +104,8 @@ fn listen() -> io::Result<AsyncFd<OwnedFd>> {
     if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    AsyncFd::new(socket)
+    // SAFETY: the socket is owned here, and nothing replaces or closes it before the watch is dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Takes what is waiting: what matters is that something changed.
@@ -248,7 +249,8 @@ mod tests {
         let places = Places { dev: folder.path().join("dev"), sys: folder.path().join("sys") };
         fs::create_dir_all(places.dev.join("serial/by-id")).unwrap();
         fs::create_dir_all(places.sys.join("dev/char")).unwrap();
-        let nodes = [("ttyUSB0", 188, 0, "0403", "A1"), ("ttyUSB1", 188, 1, "0403", "B2"), ("video0", 81, 0, "046d", "C3")];
+        let nodes =
+            [("ttyUSB0", 188, 0, "0403", "A1"), ("ttyUSB1", 188, 1, "0403", "B2"), ("video0", 81, 0, "046d", "C3")];
         for (name, major, minor, vendor, serial) in nodes {
             let mode = Mode::from_bits_truncate(0o600);
             mknod(&places.dev.join(name), SFlag::S_IFCHR, mode, makedev(major, minor)).unwrap();
@@ -296,7 +298,9 @@ mod tests {
     #[test]
     fn patterns_are_those_of_a_shell() {
         let fit = |pattern: &str, name: &str| fits(pattern.as_bytes(), name.as_bytes());
-        assert!(fit("tty*", "ttyUSB0") && fit("*", "x") && fit("a?c", "abc") && fit("v[0-9]", "v7") && fit("v[!0]", "v1"));
+        assert!(
+            fit("tty*", "ttyUSB0") && fit("*", "x") && fit("a?c", "abc") && fit("v[0-9]", "v7") && fit("v[!0]", "v1")
+        );
         assert!(!fit("tty", "ttyUSB0") && !fit("a?c", "ac") && !fit("v[0-9]", "vx") && !fit("v[!0]", "v0"));
         assert!(fit("a*b*c", "axxbyyc") && !fit("a*b*c", "axxbyy"));
     }

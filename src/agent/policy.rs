@@ -15,6 +15,6 @@ pub(super) fn of(config: &Config) -> Policy {
         allow_capabilities: allowed.allow_capabilities.clone(),
         allow_sysctls: allowed.allow_sysctls.clone(),
         seccomp_profiles: allowed.seccomp_profiles.clone(),
-        pods_dir: config.run_dir.join("pods"),
+        holders_dir: config.run_dir.join("holders"),
     }
 }

@@ -16,7 +16,6 @@ use super::clock::Clock;
 use super::local::{self, Local};
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
-use crate::images::ImageStore;
 use crate::reconciler::eviction::{
     ContainerUsage, Eviction, Left, PodUsage, Pressure, Share, Thresholds, overuse, shortages, victim,
 };
@@ -36,7 +35,6 @@ const DISK_ENOUGH: u64 = 2 << 30;
 pub(crate) struct Watch {
     pub(crate) engine: Engine,
     pub(crate) runtime: Shims,
-    pub(crate) images: Arc<ImageStore>,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) node: String,
@@ -75,7 +73,10 @@ impl Watch {
             let usage = self.usage(&pods).await;
             let mut going: Vec<Eviction> = pods
                 .iter()
-                .filter_map(|pod| Some(Eviction { message: overuse(pod, &usage)?, uid: pod.metadata.uid.clone()? }))
+                .filter_map(|pod| {
+                    let uid = pod.metadata.uid.clone()?;
+                    Some(Eviction { message: overuse(pod, usage.get(&uid)?)?, uid })
+                })
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
             if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
@@ -98,9 +99,10 @@ impl Watch {
     /// The pods of this device that are not over.
     fn pods(&self) -> Result<Vec<Pod>, String> {
         let listing = self.engine.list("Pod", None).map_err(|error| error.to_string())?;
-        let bound = listing.documents.iter().filter(|document| {
-            super::device::node_of(&document.body).is_some_and(|node| node == self.node)
-        });
+        let bound = listing
+            .documents
+            .iter()
+            .filter(|document| super::device::node_of(&document.body).is_some_and(|node| node == self.node));
         Ok(bound.filter_map(|document| serde_json::from_slice(&document.body).ok()).collect())
     }
 

@@ -1,4 +1,5 @@
-//! Network namespaces and links, by netlink and system calls alone: no program of the host is run.
+//! Network namespaces and links, and what the containers of a pod share, by netlink and system calls
+//! alone: no program of the host is run.
 //! It does what it is told to the namespace that it is told; it never decides who talks to whom,
 //! and never touches a link or a route outside the namespace that the caller named.
 
@@ -6,6 +7,7 @@
 
 pub mod link;
 pub mod netns;
+pub mod sandbox;
 
 use std::path::PathBuf;
 
@@ -45,6 +47,14 @@ pub enum NetworkError {
     NoLink {
         /// The link.
         link: String,
+    },
+    /// A step on what the containers of a pod share failed.
+    #[error("{step}: {reason}")]
+    Sandbox {
+        /// What was tried, such as `make the namespaces`.
+        step: String,
+        /// The whole chain of causes.
+        reason: String,
     },
     /// The netlink socket could not be opened.
     #[error("open a netlink socket")]

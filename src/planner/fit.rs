@@ -78,7 +78,12 @@ impl<'a> Offer<'a> {
             node,
             ready: device::is_ready(&node.object),
             room,
-            extra: allocatable.iter().flat_map(|all| all.iter()).filter(|(name, _)| is_extra(name)).filter_map(count).collect(),
+            extra: allocatable
+                .iter()
+                .flat_map(|all| all.iter())
+                .filter(|(name, _)| is_extra(name))
+                .filter_map(count)
+                .collect(),
             pods_left: read("pods").map_or(DEFAULT_PODS, super::super::resource::Quantity::units),
             taken: Vec::new(),
             images: names.map(|names| names.map(|name| canonical_image(name)).collect()),

@@ -69,6 +69,9 @@ pub struct ContainerSpec {
     /// What of the device it sees besides its image; parents come before what lies in them.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Folder of its pod's sandbox: `hosts`, `resolv.conf`, and `shm` if shared memory is the pod's own.
+    #[serde(default)]
+    pub sandbox: Option<PathBuf>,
     /// Which namespaces it shares, and with whom.
     #[serde(default)]
     pub namespaces: Namespaces,
@@ -272,6 +275,9 @@ pub struct ObservedContainer {
     pub image: String,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// Device nodes that it was started with.
+    #[serde(default)]
+    pub devices: Vec<PathBuf>,
 }
 
 /// Signals that the reconciler sends.

@@ -20,6 +20,7 @@ pub(super) struct Sources<'a> {
     pub(super) container: &'a Container,
     pub(super) configmaps: &'a BTreeMap<(String, String), ConfigMap>,
     pub(super) node: &'a NodeContext,
+    pub(super) pod_ip: String,
 }
 
 /// All variables in order, and those that the pod defines: only these are expanded in commands.
@@ -144,7 +145,8 @@ impl Sources<'_> {
             "metadata.uid" => meta.uid.clone(),
             "spec.nodeName" => Some(self.node.name.clone()),
             "spec.serviceAccountName" => Some(spec.service_account_name.clone().unwrap_or_else(|| "default".into())),
-            "status.hostIP" | "status.podIP" | "status.hostIPs" | "status.podIPs" => Some(self.node.ip.clone()),
+            "status.hostIP" | "status.hostIPs" => Some(self.node.ip.clone()),
+            "status.podIP" | "status.podIPs" => Some(self.pod_ip.clone()),
             _ => None,
         }
     }

@@ -11,9 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateTerminated, Pod, PodCondition, PodSpec,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateTerminated, Pod, PodCondition, PodSpec};
 
 use super::lifecycle::Case;
 use super::{Action, Decision, termination};
@@ -287,9 +285,8 @@ pub fn overuse(pod: &Pod, used: &PodUsage) -> Option<String> {
     }
     // Volumes count too where every container has a limit.
     let most = whole.filter(|most| *most > 0)?;
-    (used.of(Short::Disk) > most).then(|| {
-        format!("Pod ephemeral local storage usage exceeds the total limit of containers {}. ", bytes(most))
-    })
+    (used.of(Short::Disk) > most)
+        .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {}. ", bytes(most)))
 }
 
 /// The pod as an evicted one: failed, and none of its containers runs.

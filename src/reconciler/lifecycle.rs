@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, Po
 
 use super::container::{ContainerRef, ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
 use super::restart::{Restart, restart, wait};
+use super::sandbox::ObservedSandbox;
 use super::status::{self, Face, Standing};
 use super::target::{ImageState, Observed, Target, TargetPod};
 use super::{Action, COMPONENT, Decision, container_spec, devices, eviction, termination};
@@ -27,6 +28,7 @@ pub(super) struct Case<'a> {
     pub(super) pod: &'a TargetPod,
     pub(super) reference: PodRef,
     pub(super) own: Vec<&'a ObservedContainer>,
+    pub(super) sandbox: Option<&'a ObservedSandbox>,
     pub(super) now: Timestamp,
 }
 
@@ -50,7 +52,7 @@ impl<'a> Case<'a> {
         for container in &self.own {
             self.end(decision, container);
         }
-        if self.own.is_empty() {
+        if self.unshelter(decision) && self.own.is_empty() {
             decision.push(Action::DeletePod { pod: self.reference.clone(), revision: self.pod.revision });
         }
     }
@@ -62,6 +64,7 @@ impl<'a> Case<'a> {
                 self.end(decision, container);
             }
         }
+        self.unshelter(decision);
         self.tidy(decision);
     }
 
@@ -98,7 +101,9 @@ impl<'a> Case<'a> {
             }
         }
         self.tidy(decision);
-        let starting = decision.actions[before..].iter().any(|action| matches!(action, Action::Start(_)));
+        let starting = decision.actions[before..]
+            .iter()
+            .any(|action| matches!(action, Action::Start(_) | Action::MakeSandbox { .. }));
         // What is being started is seen running, or not, in a moment: one report then is enough.
         if !starting {
             self.report(decision, &standings);
@@ -212,16 +217,19 @@ impl<'a> Case<'a> {
                 return waiting("ContainerCreating", String::new());
             }
         };
+        let sandbox = match self.shelter(decision) {
+            Ok(sandbox) => sandbox,
+            Err(why) => return waiting("ContainerCreating", why),
+        };
         let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
-        let Target { configmaps, node, settings, .. } = self.target;
-        match container_spec(reference, &self.pod.pod, container, config, configmaps, node, settings) {
+        match container_spec(reference, &self.pod.pod, container, config, self.target, sandbox) {
             Ok(mut spec) => {
-                if let Err(why) = self.equip(decision, container, &mut spec) {
-                    return waiting(why.0, why.1);
+                if let Err((reason, why)) = self.equip(decision, container, &mut spec) {
+                    return waiting(reason, why);
                 }
                 decision.push(Action::Start(Box::new(spec)));
                 // A start that leaves no trace is tried again.
-                decision.wake(self.now.plus(settings.backoff_base));
+                decision.wake(self.now.plus(self.target.settings.backoff_base));
                 waiting("ContainerCreating", String::new())
             }
             Err(error) => waiting("CreateContainerConfigError", error.to_string()),
@@ -250,7 +258,7 @@ impl<'a> Case<'a> {
     /// Reports the status when it is not what is stored, with the events that belong to the change.
     fn report(&self, decision: &mut Decision, standings: &[Standing<'_>]) {
         let stored = self.pod.pod.status.clone().unwrap_or_default();
-        let fresh = status::pod_status(self.target, &self.pod.pod, standings, self.now);
+        let fresh = status::pod_status(self.target, &self.pod.pod, standings, self.sandbox, self.now);
         if fresh == stored {
             return;
         }
@@ -301,13 +309,29 @@ impl<'a> Case<'a> {
         events
     }
 
-    pub(super) fn event(&self, container: Option<&str>, warning: bool, reason: &'static str, message: String) -> Action {
+    pub(super) fn event(
+        &self,
+        container: Option<&str>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) -> Action {
+        Action::Event(self.occurrence(container, warning, reason, message))
+    }
+
+    pub(super) fn occurrence(
+        &self,
+        container: Option<&str>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) -> Occurrence {
         let involved = ObjectReference {
             field_path: container.map(|name| format!("spec.containers{{{name}}}")),
             ..reference_to(&self.pod.pod)
         };
         let host = self.target.node.name.clone();
-        Action::Event(Occurrence { involved, warning, reason, message, component: COMPONENT, host })
+        Occurrence { involved, warning, reason, message, component: COMPONENT, host }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The device's decisions: what should run here against what does run, and what to do about it.
 //!
 //! ```text
-//! Target (pods bound here, images, config maps) + Observed (containers) --diff--> Decision { actions, wake_at }
+//! Target (pods bound here, images, config maps) + Observed (containers, sandboxes) --diff--> Decision { actions, wake_at }
 //! ```
 //!
 //! It needs no peer and no quorum: a device alone decides the same from its local replica. It keeps
@@ -18,7 +18,9 @@ pub mod eviction;
 mod expand;
 mod lifecycle;
 mod restart;
+pub mod sandbox;
 mod security;
+mod shelter;
 mod spec;
 mod status;
 mod target;
@@ -34,6 +36,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
+use sandbox::{ObservedSandbox, SandboxSpec};
 
 pub use security::Policy;
 pub use spec::{SpecError, container_spec};
@@ -59,6 +62,15 @@ pub enum Action {
         /// As the pod names it.
         image: String,
     },
+    /// Make what the containers of a pod share, before the first of them.
+    MakeSandbox {
+        /// What it is to be.
+        spec: Box<SandboxSpec>,
+        /// The event to write if that fails; why is to be put into its message.
+        complaint: Box<Occurrence>,
+    },
+    /// Remove what the containers of a pod shared: none of them is left.
+    RemoveSandbox(PodRef),
     /// Start a container.
     Start(Box<ContainerSpec>),
     /// Signal a container. After the first `Ask`, its moment goes into `Observed::asked`.
@@ -95,6 +107,10 @@ impl Decision {
         self.actions.push(action);
     }
 
+    fn makes_sandbox_of(&self, pod: &PodRef) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::MakeSandbox { spec, .. } if spec.pod == *pod))
+    }
+
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
@@ -110,6 +126,10 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
     for own in by_pod.values_mut() {
         own.sort_by_key(|container| &container.reference);
     }
+    let mut sandboxes: BTreeMap<&str, &ObservedSandbox> = BTreeMap::new();
+    for sandbox in &observed.sandboxes {
+        sandboxes.insert(&sandbox.pod.uid, sandbox);
+    }
     for pod in &target.pods {
         let bound = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let Some(reference) = target::reference(&pod.pod) else { continue };
@@ -117,8 +137,14 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
             continue;
         }
         let own = by_pod.remove(reference.uid.as_str()).unwrap_or_default();
-        let case = lifecycle::Case { target, observed, pod, reference, own, now };
+        let sandbox = sandboxes.remove(reference.uid.as_str());
+        let case = lifecycle::Case { target, observed, pod, reference, own, sandbox, now };
         case.decide(&mut decision);
+    }
+    for (uid, sandbox) in sandboxes {
+        if sandbox.ready().is_some() && !by_pod.contains_key(uid) {
+            decision.push(Action::RemoveSandbox(sandbox.pod.clone()));
+        }
     }
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;

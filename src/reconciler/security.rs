@@ -54,8 +54,8 @@ pub struct Policy {
     pub allow_sysctls: Vec<String>,
     /// Folder of the profiles that `Localhost` names.
     pub seccomp_profiles: PathBuf,
-    /// Folder in which pods keep what their containers share.
-    pub pods_dir: PathBuf,
+    /// Folder of the processes that hold the pid namespaces of pods.
+    pub holders_dir: PathBuf,
 }
 
 impl Policy {
@@ -269,7 +269,7 @@ pub(super) fn namespaces(
         return Err(SpecError::NotPossible(text.into()));
     }
     if shared {
-        namespaces.pid = Namespace::At(policy.pods_dir.join(&pod.uid));
+        namespaces.pid = Namespace::At(policy.holders_dir.join(&pod.uid));
     }
     Ok(namespaces)
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::container::{ContainerRef, ContainerSpec, Limits, Namespaces};
+use super::container::{ContainerRef, ContainerSpec, Limits};
 use super::env::{self, Sources};
 use super::expand::expand;
+use super::sandbox::ReadySandbox;
 use super::security;
-use super::target::{NodeContext, Settings};
+use super::target::{NodeContext, Settings, Target};
 use crate::resource::quantity::NotAQuantity;
 use crate::resource::{ImageConfig, footprint};
 
@@ -88,14 +89,15 @@ pub fn container_spec(
     pod: &Pod,
     container: &Container,
     image: &ImageConfig,
-    configmaps: &BTreeMap<(String, String), ConfigMap>,
-    node: &NodeContext,
-    settings: &Settings,
+    target: &Target,
+    sandbox: &ReadySandbox,
 ) -> Result<ContainerSpec, SpecError> {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    let hostname = hostname(pod, spec, node);
-    let sources = Sources { pod, container, configmaps, node };
+    let Target { configmaps, node, settings, .. } = target;
+    let hostname = sandbox.hostname.clone();
+    let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
+    let sources = Sources { pod, container, configmaps, node, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
     let user = security::user(spec, container, image)?;
@@ -118,19 +120,12 @@ pub fn container_spec(
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
         mounts: Vec::new(),
-        namespaces: security::namespaces(spec, &settings.security, &reference.pod, Namespaces::default())?,
+        namespaces: security::namespaces(spec, &settings.security, &reference.pod, sandbox.namespaces())?,
+        sandbox: Some(sandbox.folder.clone()),
         reference,
         confinement,
         devices: Vec::new(),
     })
-}
-
-fn hostname(pod: &Pod, spec: &PodSpec, node: &NodeContext) -> String {
-    if spec.host_network == Some(true) {
-        return node.name.clone();
-    }
-    let name = spec.hostname.clone().filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone());
-    name.unwrap_or_default().chars().take(63).collect()
 }
 
 /// `command` replaces the image's entrypoint and its arguments; `args` only the arguments.

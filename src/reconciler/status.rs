@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Saying, say};
 use super::container::{ContainerRef, Exit};
+use super::sandbox::ObservedSandbox;
 use super::target::{ImageState, Target};
 use crate::resource::{Timestamp, footprint};
 
@@ -51,7 +52,13 @@ pub(super) fn stored<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerS
 }
 
 /// The whole status of a pod.
-pub(super) fn pod_status(target: &Target, pod: &Pod, standings: &[Standing<'_>], now: Timestamp) -> PodStatus {
+pub(super) fn pod_status(
+    target: &Target,
+    pod: &Pod,
+    standings: &[Standing<'_>],
+    sandbox: Option<&ObservedSandbox>,
+    now: Timestamp,
+) -> PodStatus {
     let mut status = pod.status.clone().unwrap_or_default();
     let statuses: Vec<ContainerStatus> =
         standings.iter().map(|standing| container_status(target, pod, standing)).collect();
@@ -79,12 +86,20 @@ pub(super) fn pod_status(target: &Target, pod: &Pod, standings: &[Standing<'_>],
     if let Some(spec) = &pod.spec {
         status.qos_class.get_or_insert_with(|| footprint::qos_class(spec).into());
     }
-    let ip = Some(target.node.ip.clone()).filter(|ip| !ip.is_empty());
-    status.host_ips = ip.clone().map(|ip| vec![HostIP { ip }]);
-    status.pod_ips = ip.clone().map(|ip| vec![PodIP { ip }]);
-    status.host_ip.clone_from(&ip);
-    status.pod_ip = ip;
+    addresses(&mut status, target, pod, sandbox);
     status
+}
+
+/// The device's address and the pod's own. One whose sandbox is gone keeps what was known of it.
+fn addresses(status: &mut PodStatus, target: &Target, pod: &Pod, sandbox: Option<&ObservedSandbox>) {
+    let host = Some(target.node.ip.clone()).filter(|ip| !ip.is_empty());
+    let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let own = sandbox.and_then(ObservedSandbox::ready).and_then(|ready| ready.address);
+    let ip = if on_host { host.clone() } else { own.map(|ip| ip.to_string()).or_else(|| status.pod_ip.clone()) };
+    status.host_ips = host.clone().map(|ip| vec![HostIP { ip }]);
+    status.host_ip = host;
+    status.pod_ips = ip.clone().map(|ip| vec![PodIP { ip }]);
+    status.pod_ip = ip;
 }
 
 pub(super) fn restart_policy(pod: &Pod) -> &str {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::container::{ContainerRef, ObservedContainer, PodRef, UserRange};
 use super::devices::{Held, HostDevice};
+use super::sandbox::ObservedSandbox;
 use super::security::Policy;
 use crate::resource::{ImageConfig, Timestamp};
 
@@ -37,7 +38,7 @@ pub struct Target {
 pub struct NodeContext {
     /// Name of its node.
     pub name: String,
-    /// Its main address: `status.hostIP` of its pods, and `podIP` on its own network. Empty when unknown.
+    /// Its main address: `status.hostIP` of its pods, and `podIP` of those on its network. Empty when unknown.
     pub ip: String,
     /// Its memory in bytes; 0 when unknown.
     pub memory: u64,
@@ -83,6 +84,8 @@ pub struct Settings {
     pub orphan_grace: Duration,
     /// Time until a kill that changed nothing is repeated.
     pub kill_retry: Duration,
+    /// Time until a sandbox that could not be made is tried again.
+    pub sandbox_retry: Duration,
     /// Processes and threads of one container.
     pub pids_limit: u64,
     /// What pods may ask for beyond the restricted profile.
@@ -97,6 +100,7 @@ impl Default for Settings {
             backoff_reset: Duration::from_mins(10),
             orphan_grace: Duration::from_secs(30),
             kill_retry: Duration::from_secs(2),
+            sandbox_retry: Duration::from_secs(5),
             pids_limit: 1024,
             security: Arc::default(),
         }
@@ -108,6 +112,8 @@ impl Default for Settings {
 pub struct Observed {
     /// Every container that the runtime knows.
     pub containers: Vec<ObservedContainer>,
+    /// What the containers of each pod share, and what of it could not be made.
+    pub sandboxes: Vec<ObservedSandbox>,
     /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
     /// restart of the agent only means that the container is asked once more.
     pub asked: BTreeMap<ContainerRef, Timestamp>,

@@ -56,8 +56,8 @@ pub(super) fn release(folder: &Path) -> io::Result<()> {
 }
 
 /// Ends the holders of pods that have no container any more.
-pub(super) fn sweep(pods: &Path, lives: impl Fn(&str) -> bool) -> io::Result<()> {
-    let entries = match fs::read_dir(pods) {
+pub(super) fn sweep(holders: &Path, lives: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(holders) {
         Err(none) if none.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };

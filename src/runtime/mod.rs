@@ -25,10 +25,12 @@ mod settle;
 pub mod shim;
 mod shims;
 mod signal;
+mod usage;
 
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};
+pub use usage::{OnDisk, on_disk};
 
 use std::path::PathBuf;
 use std::time::Duration;

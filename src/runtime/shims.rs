@@ -107,6 +107,16 @@ impl Shims {
         self.0.folders()
     }
 
+    /// The orders of all containers, and whether each is over.
+    pub(super) fn orders(&self) -> Vec<(Order, bool)> {
+        let folders = self.folders().unwrap_or_default();
+        folders.iter().filter_map(|folder| Some((folder.order().ok()?, folder.exit().ok()?.is_some()))).collect()
+    }
+
+    pub(super) fn hierarchies(&self) -> &Hierarchies {
+        &self.0.hierarchies
+    }
+
     /// Counts changes that shims report through a pipe that anyone may write to.
     fn listen(&self) -> io::Result<()> {
         let path = self.0.wake();
@@ -161,8 +171,14 @@ impl Shims {
             let held = held.await.map_err(|error| failed("share processes", &error))?;
             spec.namespaces.pid = Namespace::At(held.map_err(|reason| failed("share processes", &reason))?);
         }
-        let resolv_conf = self.0.config.run_dir.join("resolv.conf");
-        settle::refresh_resolv_conf(&resolv_conf).map_err(|error| failed("write resolv.conf", &error))?;
+        let resolv_conf = match &spec.sandbox {
+            Some(sandbox) => sandbox.join("resolv.conf"),
+            None => {
+                let own = self.0.config.run_dir.join("resolv.conf");
+                settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
+                own
+            }
+        };
         let config = &self.0.config;
         let order = Order {
             cgroup: self.0.cgroup(&id),
@@ -370,7 +386,9 @@ impl Inner {
 
     fn sweep_holders(&self) -> io::Result<()> {
         let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
-        holders::sweep(&self.config.run_dir.join("pods"), |uid| ids.iter().any(|id| id.starts_with(&format!("{uid}-"))))
+        holders::sweep(&self.config.run_dir.join("holders"), |uid| {
+            ids.iter().any(|id| id.starts_with(&format!("{uid}-")))
+        })
     }
 }
 

@@ -12,6 +12,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 
 use super::cgroup::Hierarchies;
+use crate::reconciler::container::ContainerRef;
+use crate::reconciler::eviction::ContainerUsage;
 
 /// Folders in folders that are counted: deeper ones are as good as none, as opening one takes a handle.
 const DEPTH: usize = 200;
@@ -80,6 +82,20 @@ impl Hierarchies {
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let idle = stat.lines().find_map(|line| line.strip_prefix(inactive)).and_then(number).unwrap_or(0);
         used.saturating_sub(idle)
+    }
+}
+
+impl super::Shims {
+    /// What every container uses: of memory, and of the disk with its logs.
+    pub fn usage(&self) -> Vec<(ContainerRef, ContainerUsage)> {
+        let attempts = self.orders().into_iter().map(|(order, over)| {
+            let written = on_disk(&order.scratch.join("upper"));
+            let logged = order.log.path.parent().map(on_disk).unwrap_or_default();
+            let memory = if over { 0 } else { self.hierarchies().memory(&order.cgroup) };
+            let usage = ContainerUsage { memory, disk: written.bytes + logged.bytes, inodes: written.entries };
+            (order.spec.reference, usage)
+        });
+        attempts.collect()
     }
 }
 

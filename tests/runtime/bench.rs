@@ -78,6 +78,7 @@ impl Bench {
             oom_score_adj: 500,
             stop_signal: String::new(),
             mounts: Vec::new(),
+            sandbox: None,
             namespaces: kith::reconciler::container::Namespaces::default(),
             confinement: kith::reconciler::container::Confinement::default(),
             devices: Vec::new(),

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod bench;
+mod escapes;
 mod exec;
 mod hostile;
 mod mounts;

@@ -76,7 +76,7 @@ async fn privileges_are_dropped_and_the_filter_is_on() {
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
         ("Seccomp_filters", "1"),
-        ("Groups", ""),
+        ("Groups", " "),
         ("SigIgn", "0000000000000000"),
         ("SigBlk", "0000000000000000"),
     ] {

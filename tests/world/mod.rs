@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kith::planner::{Fleet, Liveness, Rehearsal, plan};
-use kith::reconciler::container::{ContainerState, Exit, ObservedContainer, StopSignal};
+use kith::reconciler::container::{ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
+use kith::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxState};
 use kith::reconciler::{Action, ImageState, NodeContext, Observed, Target, TargetPod, diff};
 use kith::resource::{ImageConfig, Timestamp};
 use kith::store::{Batch, Check, Key, Outcome, Precondition, Write};
@@ -367,7 +368,12 @@ impl Device {
                 });
                 assert!(!twins.into_iter().any(is_running), "two attempts at once: {spec:?}");
                 let state = ContainerState::Running { started: now, pid: 1 };
-                observed.containers.push(ObservedContainer { reference: spec.reference, image: spec.image, state });
+                observed.containers.push(ObservedContainer {
+                    reference: spec.reference,
+                    image: spec.image,
+                    state,
+                    devices: Vec::new(),
+                });
                 true
             }
             Action::Stop { reference, signal } => {
@@ -392,6 +398,25 @@ impl Device {
                 write(pod, revision, |key| Write::Delete { key }, Some(body))
             }
             Action::DeletePod { pod, revision } => write(pod, revision, |key| Write::Delete { key }, None),
+            Action::MakeSandbox { spec, .. } => {
+                assert!(!observed.sandboxes.iter().any(|own| own.pod == spec.pod), "made twice: {spec:?}");
+                let ready = ReadySandbox {
+                    folder: "/run/kith/pods".into(),
+                    hostname: spec.hostname,
+                    address: None,
+                    network: Namespace::Host,
+                    ipc: Namespace::Own,
+                    uts: Namespace::Own,
+                };
+                observed.sandboxes.push(ObservedSandbox { pod: spec.pod, state: SandboxState::Ready(ready) });
+                true
+            }
+            Action::RemoveSandbox(pod) => {
+                let users = observed.containers.iter().filter(|own| own.reference.pod == pod);
+                assert!(!users.into_iter().any(is_running), "taken from under its containers: {pod:?}");
+                observed.sandboxes.retain(|own| own.pod != pod);
+                true
+            }
             Action::PrepareImage { .. } | Action::Event(_) => false,
         }
     }

@@ -88,6 +88,8 @@ fn a_finished_pod_rests() {
         bench.exited(0, exit(code, 0, 1));
         bench.now = NOW.plus(Duration::from_secs(5));
         assert_eq!(bench.store().phase.as_deref(), Some(phase), "{policy} {code}");
+        assert_eq!(bench.words(), ["unshelter web-1"]);
+        bench.shelter();
         assert_eq!(bench.decide(), Decision::default());
         bench.observed.containers.clear();
         assert_eq!(bench.decide(), Decision::default(), "not started again after a reboot");
@@ -99,12 +101,13 @@ fn after_a_reboot_attempts_count_on() {
     let mut bench = Bench::with(&json!({}));
     bench.running(4);
     bench.store();
-    bench.observed.containers.clear();
-    assert_eq!(bench.words(), ["start u1-web-5"]);
+    bench.observed = Observed::default();
+    assert_eq!(bench.words(), ["shelter web-1"]);
+    assert_eq!(bench.shelter().words(), ["start u1-web-5"]);
     let mut never = Bench::with(&json!({"spec": {"restartPolicy": "Never"}}));
     never.running(0);
     never.store();
-    never.observed.containers.clear();
+    never.observed = Observed::default();
     let status = never.store();
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     let ended = status.container_statuses.unwrap().remove(0).state.unwrap().terminated.unwrap();
@@ -126,8 +129,8 @@ fn deletion_asks_kills_removes_and_confirms() {
     assert_eq!(bench.words(), ["Kill u1-web-0"]);
     bench.observed.containers.clear();
     bench.exited(0, exit(137, 0, 5));
-    assert_eq!(bench.words(), ["remove u1-web-0"]);
-    bench.observed.containers.clear();
+    assert_eq!(bench.words(), ["remove u1-web-0", "unshelter web-1"]);
+    bench.shelter().observed.containers.clear();
     assert_eq!(bench.words(), ["delete web-1 at 7"]);
 }
 

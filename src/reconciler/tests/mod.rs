@@ -2,13 +2,15 @@ mod deciding;
 mod devices;
 mod eviction;
 mod properties;
+mod sandboxes;
 mod security;
 mod specs;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 
-use super::container::{ContainerState, Exit};
+use super::container::{ContainerState, Exit, Namespace};
+use super::sandbox::{ReadySandbox, SandboxState};
 use super::*;
 use crate::resource::ImageConfig;
 
@@ -51,13 +53,33 @@ impl Bench {
             images: [("web:1".to_owned(), ImageState::Ready { config: image, id: "sha256:aa".into() })].into(),
             ..Target::default()
         };
-        Self { target, observed: Observed::default(), now: NOW }
+        let sandboxes = vec![shelter(None)];
+        Self { target, observed: Observed { sandboxes, ..Observed::default() }, now: NOW }
+    }
+
+    /// Executes what is decided about sandboxes, as far as it works.
+    fn shelter(&mut self) -> &mut Self {
+        for action in self.decide().actions {
+            match action {
+                Action::MakeSandbox { spec, .. } => {
+                    let address = spec.own_network.then(|| "10.42.1.2".parse().unwrap());
+                    self.observed.sandboxes = vec![shelter(address)];
+                }
+                Action::RemoveSandbox(_) => self.observed.sandboxes.clear(),
+                _ => {}
+            }
+        }
+        self
     }
 
     fn attempt(&mut self, attempt: u32, state: ContainerState) -> &mut Self {
-        let pod = PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() };
-        let reference = ContainerRef { pod, container: "web".into(), attempt };
-        self.observed.containers.push(ObservedContainer { reference, image: "web:1".into(), state });
+        let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt };
+        self.observed.containers.push(ObservedContainer {
+            reference,
+            image: "web:1".into(),
+            state,
+            devices: Vec::new(),
+        });
         self
     }
 
@@ -96,9 +118,29 @@ impl Bench {
     }
 }
 
+fn web_ref() -> PodRef {
+    PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() }
+}
+
+/// The pod's sandbox, with an address of its own or the device's.
+fn shelter(address: Option<std::net::IpAddr>) -> ObservedSandbox {
+    let own = |name: &str| Namespace::At(format!("/run/kith/pods/u1/{name}").into());
+    let ready = ReadySandbox {
+        folder: "/run/kith/pods/u1".into(),
+        hostname: if address.is_some() { "web-1".into() } else { "a".into() },
+        network: if address.is_some() { own("net") } else { Namespace::Host },
+        ipc: own("ipc"),
+        uts: own("uts"),
+        address,
+    };
+    ObservedSandbox { pod: web_ref(), state: SandboxState::Ready(ready) }
+}
+
 fn word(action: &Action) -> String {
     match action {
         Action::PrepareImage { image } => format!("prepare {image}"),
+        Action::MakeSandbox { spec, .. } => format!("shelter {}", spec.pod.name),
+        Action::RemoveSandbox(pod) => format!("unshelter {}", pod.name),
         Action::Start(spec) => format!("start {}", spec.reference.id()),
         Action::Stop { reference, signal } => format!("{signal:?} {}", reference.id()),
         Action::Remove(reference) => format!("remove {}", reference.id()),

@@ -38,7 +38,12 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     prop_assert!(own.iter().all(|other| other.reference.attempt < spec.reference.attempt));
                     prop_assert!(own.iter().all(|other| matches!(other.state, ContainerState::Exited(_))));
                     let state = ContainerState::Running { started: bench.now, pid: 1 };
-                    own.push(ObservedContainer { reference: spec.reference, image: spec.image, state });
+                    own.push(ObservedContainer {
+                        reference: spec.reference,
+                        image: spec.image,
+                        state,
+                        devices: Vec::new(),
+                    });
                     changed = true;
                 }
                 Action::Stop { reference, .. } => {
@@ -55,7 +60,21 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     bench.target.pods[0].pod = serde_json::from_slice(&serde_json::to_vec(&object).unwrap()).unwrap();
                     changed = true;
                 }
-                Action::DeletePod { .. } => return Ok(true),
+                Action::MakeSandbox { .. } => {
+                    prop_assert!(bench.observed.sandboxes.is_empty());
+                    bench.observed.sandboxes.push(shelter(None));
+                    changed = true;
+                }
+                Action::RemoveSandbox(_) => {
+                    let own = &bench.observed.containers;
+                    prop_assert!(own.iter().all(|other| matches!(other.state, ContainerState::Exited(_))));
+                    bench.observed.sandboxes.clear();
+                    changed = true;
+                }
+                Action::DeletePod { .. } => {
+                    prop_assert!(bench.observed.sandboxes.is_empty());
+                    return Ok(true);
+                }
                 Action::PrepareImage { .. } | Action::Event(_) => {}
             }
         }

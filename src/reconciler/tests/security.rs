@@ -30,7 +30,7 @@ fn users_and_groups() {
 
 fn allowing(change: impl FnOnce(&mut Policy)) -> Settings {
     let mut policy =
-        Policy { seccomp_profiles: "/profiles".into(), pods_dir: "/run/kith/pods".into(), ..Policy::default() };
+        Policy { seccomp_profiles: "/profiles".into(), holders_dir: "/run/kith/holders".into(), ..Policy::default() };
     change(&mut policy);
     Settings { security: Arc::new(policy), ..Settings::default() }
 }
@@ -144,7 +144,7 @@ fn kernel_settings_are_the_pods_own_or_refused() {
 fn processes_are_shared_in_the_pods_own_folder() {
     let strict = allowing(|_| {});
     let spec = made(&json!({}), &json!({"shareProcessNamespace": true}), &strict).unwrap();
-    assert_eq!(spec.namespaces.pid, Namespace::At("/run/kith/pods/u1".into()));
+    assert_eq!(spec.namespaces.pid, Namespace::At("/run/kith/holders/u1".into()));
     let both = json!({"shareProcessNamespace": true, "hostPID": true});
     assert!(made(&json!({}), &both, &allowing(|policy| policy.allow_host_pid = true)).is_err());
     let users = json!({"shareProcessNamespace": true, "hostUsers": false});

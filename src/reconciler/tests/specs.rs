@@ -17,14 +17,12 @@ pub(super) fn spec_with(container: &Value, extra: &Value, settings: &Settings) -
         ..ImageConfig::default()
     };
     let node = NodeContext { name: "a".into(), ip: "10.0.0.1".into(), memory: 1 << 30 };
-    let maps = [config_map("c", &[("k", "v"), ("l", "w")])].into();
-    let reference = ContainerRef {
-        pod: PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() },
-        container: "web".into(),
-        attempt: 0,
-    };
+    let configmaps = [config_map("c", &[("k", "v"), ("l", "w")])].into();
+    let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt: 0 };
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    container_spec(reference, &pod, container, &image, &maps, &node, settings)
+    let target = Target { node, configmaps, settings: settings.clone(), ..Target::default() };
+    let sandbox = shelter(None);
+    container_spec(reference, &pod, container, &image, &target, sandbox.ready().unwrap())
 }
 
 fn args(container: &Value) -> Vec<String> {

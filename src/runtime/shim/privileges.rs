@@ -38,22 +38,34 @@ pub(super) fn reduce(names: &[String]) -> io::Result<()> {
     let kept = names.iter().filter_map(|name| capability::number(name)).fold(0_u64, |all, number| all | 1 << number);
     drop_bounding(kept)?;
     // What is not there can not be kept: an unprivileged user's program has an empty effective set.
+    let (header, mut halves) = read()?;
+    for (half, bits) in halves.iter_mut().zip([(kept & 0xffff_ffff) as u32, (kept >> 32) as u32]) {
+        half.permitted &= bits;
+        half.effective &= bits;
+        half.inheritable = 0;
+    }
+    // SAFETY: both structures are of the version that the header names, and outlive the call.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "capget has no safe wrapper")]
+fn read() -> io::Result<(Header, [Half; 2])> {
     let header = Header { version: VERSION, pid: 0 };
     let mut halves = [Half { effective: 0, permitted: 0, inheritable: 0 }; 2];
     // SAFETY: both structures are of the version that the header names, and outlive the call.
     if unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    for (half, bits) in halves.iter_mut().zip([(kept & 0xffff_ffff) as u32, (kept >> 32) as u32]) {
-        half.permitted &= bits;
-        half.effective &= bits;
-        half.inheritable = 0;
-    }
-    // SAFETY: as above.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Ok((header, halves))
+}
+
+/// What this process has, by the bits of the numbers.
+pub(super) fn held() -> io::Result<u64> {
+    let (_, [low, high]) = read()?;
+    Ok(u64::from(low.permitted) | u64::from(high.permitted) << 32)
 }
 
 /// Drops all but these, by their bits, from what this process and its children can ever have.

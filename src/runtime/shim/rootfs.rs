@@ -54,7 +54,11 @@ pub(super) fn prepare(order: &Order, users: Option<&Users>) -> Result<Prepared, 
         require_folder(&inside, name, owner)?;
     }
     let spec = &order.spec;
-    let hosts = hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), &spec.hostname);
+    let hosts = match &spec.sandbox {
+        Some(sandbox) => std::fs::read_to_string(sandbox.join("hosts"))
+            .map_err(|error| format!("read the names of the pod in {}: {error}", sandbox.display()))?,
+        None => format!("127.0.0.1\tlocalhost\n127.0.1.1\t{}\n", spec.hostname),
+    };
     let etc = resolve(&inside, Path::new("etc"), OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|error| format!("open /etc of the image: {error}"))?;
     for (name, content) in
@@ -207,22 +211,6 @@ pub(super) fn make_folders(root: &OwnedFd, path: &Path, owner: Option<u32>) -> i
         }
     }
     Ok(())
-}
-
-/// The device's own names, as the container shares its network, and the container's.
-fn hosts(device: &str, hostname: &str) -> String {
-    let has = |name: &str| {
-        let lines = device.lines().map(|line| line.split('#').next().unwrap_or_default());
-        lines.flat_map(|line| line.split_whitespace().skip(1)).any(|known| known == name)
-    };
-    let mut lines: Vec<String> = device.lines().map(str::to_owned).collect();
-    if !has("localhost") {
-        lines.push("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback".into());
-    }
-    if !hostname.is_empty() && !has(hostname) {
-        lines.push(format!("127.0.1.1\t{hostname}"));
-    }
-    lines.join("\n") + "\n"
 }
 
 /// Name and home of a user as the image's own `/etc/passwd` has them. Never asks the system's name

@@ -1,6 +1,7 @@
 //! The OCI configuration of a container: the restricted profile, always, with what its spec allows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use libcontainer::oci_spec::runtime::Capability;
 use nix::sys::resource::{Resource, getrlimit};
@@ -9,7 +10,8 @@ use serde_json::{Value, json};
 use super::rootfs::Prepared;
 use super::users::Users;
 use super::{devices, privileges};
-use crate::reconciler::container::{DeviceNode, Namespace, Namespaces};
+use crate::reconciler::container::{ContainerSpec, DeviceNode, Namespace, Namespaces};
+use crate::resource::capability;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::Order;
 
@@ -53,7 +55,7 @@ pub(super) fn config(
 ) -> Result<Value, String> {
     let spec = &order.spec;
     let confinement = &spec.confinement;
-    let capabilities = capabilities(&spec.capabilities)?;
+    let capabilities = capabilities(&spec.capabilities, confinement.privileged)?;
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let names = |name: &str| spec.env.iter().any(|(known, _)| known == name);
     if !names("PATH") {
@@ -98,7 +100,7 @@ pub(super) fn config(
             "cgroupsPath": order.cgroup,
             "resources": resources(order, hierarchies, &devices)?,
             "devices": devices.iter().map(devices::node).collect::<Vec<_>>(),
-            "sysctl": confinement.sysctls.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "sysctl": sysctls(spec),
             "maskedPaths": if confinement.unmasked_proc { &[][..] } else { &MASKED[..] },
             "readonlyPaths": if confinement.unmasked_proc { &[][..] } else { &READ_ONLY[..] },
         },
@@ -143,12 +145,35 @@ pub(super) fn with_needed(config: &mut Value) {
     }
 }
 
+/// Settings of namespaces that are the container's own; those of a pod's were made with them.
+fn sysctls(spec: &ContainerSpec) -> BTreeMap<String, String> {
+    let own = spec.sandbox.is_none();
+    spec.confinement.sysctls.iter().filter(|_| own).cloned().collect()
+}
+
+/// Where a container's `/dev/shm` comes from, if it is not its own.
+fn shared_memory(spec: &ContainerSpec) -> Option<PathBuf> {
+    match spec.namespaces.ipc {
+        Namespace::Host => Some("/dev/shm".into()),
+        Namespace::At(_) => spec.sandbox.as_ref().map(|sandbox| sandbox.join("shm")),
+        Namespace::Own => None,
+    }
+}
+
 /// Checks the names.
-fn capabilities(wanted: &[String]) -> Result<Vec<String>, String> {
+fn capabilities(wanted: &[String], privileged: bool) -> Result<Vec<String>, String> {
+    let held = privileges::held().map_err(|error| format!("look at the agent's own capabilities: {error}"))?;
+    let has = |name: &str| capability::number(name).is_some_and(|number| held & 1 << number != 0);
+    if privileged {
+        return Ok(wanted.iter().filter(|name| has(name)).cloned().collect());
+    }
     for name in wanted {
         let known = name.strip_prefix("CAP_").is_some_and(|bare| bare.parse::<Capability>().is_ok());
         if !known {
             return Err(format!("{name} is not a capability"));
+        }
+        if !has(name) {
+            return Err(format!("{name} can not be given: the agent itself does not have it on this device"));
         }
     }
     Ok(wanted.to_vec())
@@ -169,7 +194,12 @@ fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        match shared_memory(&order.spec) {
+            Some(shared) => {
+                mount("/dev/shm", "bind", &shared.to_string_lossy(), &["bind", "nosuid", "noexec", "nodev"])
+            }
+            None => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        },
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", sys),
         mount(
