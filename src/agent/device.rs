@@ -406,10 +406,9 @@ impl Prepared {
 fn pod_uid(action: &Action) -> String {
     match action {
         Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
-        Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
-        Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
+        Action::RemoveSandbox(pod) | Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
         Action::PrepareImage { .. } => String::new(),
     }

@@ -289,8 +289,7 @@ impl Agent {
         let reports = Arc::new(Reports::default());
         peers::attend(&engine, &signer, &reports);
         let (ends, ending) = mpsc::channel(1);
-        let lost_after = Duration::from_secs(config.lost_after_seconds);
-        let settings = planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() };
+        let settings = planner_settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),
@@ -345,16 +344,13 @@ impl Agent {
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
         match &workloads {
-            Some(workloads) => {
-                workloads.spawn(&config, &engine, (&clock, &reports), &enrolment.name, &tasks);
-            }
+            Some(workloads) => workloads.spawn(&config, &engine, (&clock, &reports), &enrolment.name, &tasks),
             None => tasks.spawn("show that the witness lives", live()),
         }
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
-        let runtime = workloads.map(|workloads| workloads.runtime);
-        Ok(Self { config, engine, transport, tasks, ending, runtime })
+        Ok(Self { config, engine, transport, tasks, ending, runtime: workloads.map(|workloads| workloads.runtime) })
     }
 
     /// The engine, which hears nobody whom the fleet had fenced before the last stop.
@@ -433,6 +429,11 @@ async fn live() {
         systemd::alive();
         tokio::time::sleep(LIVE).await;
     }
+}
+
+fn planner_settings(config: &Config) -> planner::Settings {
+    let lost_after = Duration::from_secs(config.lost_after_seconds);
+    planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() }
 }
 
 /// Names of the devices of the time before a recovery, which may come back.

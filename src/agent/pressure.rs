@@ -16,9 +16,7 @@ use super::clock::Clock;
 use super::local::{self, Local};
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
-use crate::reconciler::eviction::{
-    ContainerUsage, Eviction, Left, PodUsage, Pressure, Share, Thresholds, overuse, shortages, victim,
-};
+use crate::reconciler::eviction::{Eviction, Left, PodUsage, Pressure, Share, Thresholds, overuse, shortages, victim};
 use crate::resource::footprint;
 use crate::runtime::Shims;
 
@@ -80,7 +78,10 @@ impl Watch {
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
             if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
-                going.extend(victim(pods.iter(), &usage, shortage));
+                let evicted = self.local.borrow().evicted.clone();
+                let others =
+                    pods.iter().filter(|pod| pod.metadata.uid.as_ref().is_none_or(|uid| !evicted.contains_key(uid)));
+                going.extend(victim(others, &usage, shortage));
             }
             local::change(&self.local, |local| {
                 for Eviction { uid, message } in going {
@@ -91,7 +92,7 @@ impl Watch {
         }
     }
 
-    /// Whether an evicted pod still uses something.
+    /// Whether containers of an evicted pod are still here: what they used is not back yet.
     fn one_is_going(&self, usage: &BTreeMap<String, PodUsage>) -> bool {
         self.local.borrow().evicted.keys().any(|uid| usage.get(uid).is_some_and(|used| !used.containers.is_empty()))
     }
@@ -114,7 +115,7 @@ impl Watch {
             let mut pods: BTreeMap<String, PodUsage> = BTreeMap::new();
             for (reference, used) in runtime.usage() {
                 let pod = pods.entry(reference.pod.uid).or_default();
-                let sum = pod.containers.entry(reference.container).or_insert(ContainerUsage::default());
+                let sum = pod.containers.entry(reference.container).or_default();
                 sum.memory += used.memory;
                 sum.disk += used.disk;
                 sum.inodes += used.inodes;
@@ -123,7 +124,7 @@ impl Watch {
                 let folder = data_dir.join("pods").join(&uid);
                 let pod = pods.entry(uid).or_default();
                 for name in names {
-                    let bytes = crate::runtime::on_disk(&folder.join("empty").join(&name)).bytes;
+                    let bytes = crate::runtime::on_disk(&folder.join("volumes").join(&name)).bytes;
                     pod.volumes.insert(name, bytes);
                 }
             }

@@ -78,7 +78,7 @@ impl Default for UserIds {
 }
 
 impl UserIds {
-    pub(super) fn mistakes(&self, found: &mut Vec<String>) {
+    pub(super) fn mistakes(self, found: &mut Vec<String>) {
         if self.first < IDS_OF_A_POD {
             let first = self.first;
             found.push(format!("user_ids.first is {first}, but ids below {IDS_OF_A_POD} are the device's own"));

@@ -9,6 +9,7 @@
 //! then those that are furthest above what they asked for: Kubernetes' order. It measures nothing.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateTerminated, Pod, PodCondition, PodSpec};
@@ -198,11 +199,12 @@ fn runs(pod: &Pod) -> bool {
 
 /// A pod's priority; 0 when it says nothing.
 pub fn priority(spec: &PodSpec) -> i32 {
-    spec.priority.unwrap_or_else(|| match spec.priority_class_name.as_deref() {
+    let by_class = match spec.priority_class_name.as_deref() {
         Some("system-node-critical") => CRITICAL + 1000,
         Some("system-cluster-critical") => CRITICAL,
         _ => 0,
-    })
+    };
+    spec.priority.unwrap_or(by_class)
 }
 
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
@@ -238,7 +240,8 @@ fn shortage_message(spec: &PodSpec, used: &PodUsage, shortage: &Shortage) -> Str
         };
         let asked = amount(container, short);
         if using > asked {
-            message += &format!(
+            let _ = write!(
+                message,
                 "Container {} was using {}, request is {}, has larger consumption of {}. ",
                 container.name,
                 text(using),
@@ -334,10 +337,9 @@ pub(super) fn evicted(pod: &Pod, message: &str, now: Timestamp) -> Pod {
     pod
 }
 
-/// Ends an evicted pod at once, and reports it.
+/// Ends an evicted pod at once, gives back what its containers wrote, and reports it.
 pub(super) fn evict(case: &Case<'_>, decision: &mut Decision, message: &str) {
-    let running = case.own.iter().filter(|own| !matches!(own.state, super::container::ContainerState::Exited(_)));
-    for container in running {
+    for container in &case.own {
         let settings = &case.target.settings;
         termination::end(decision, settings, case.observed, container, Duration::ZERO, case.now);
     }

@@ -220,12 +220,9 @@ fn sysctls(spec: &PodSpec, policy: &Policy) -> Result<Vec<(String, String)>, Spe
             let text = format!("sysctl {name} is a setting of the whole device: no pod can have its own");
             return Err(SpecError::NotPossible(text));
         }
-        let hosts = match name.starts_with("net.") {
-            true => spec.host_network == Some(true),
-            false => spec.host_ipc == Some(true),
-        };
-        if hosts {
-            let field = if name.starts_with("net.") { "hostNetwork" } else { "hostIPC" };
+        let (field, shared) =
+            if name.starts_with("net.") { ("hostNetwork", spec.host_network) } else { ("hostIPC", spec.host_ipc) };
+        if shared == Some(true) {
             let text = format!("sysctl {name} would be set for the whole device, as the pod has {field}: true");
             return Err(SpecError::NotPossible(text));
         }

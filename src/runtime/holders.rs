@@ -49,7 +49,7 @@ fn living(folder: &Path) -> Option<Identity> {
 
 /// Ends the holder of a pod, and with it all that is left in its namespace.
 pub(super) fn release(folder: &Path) -> io::Result<()> {
-    if let Some(handle) = living(folder).and_then(|holder| holder.open()) {
+    if let Some(handle) = living(folder).and_then(Identity::open) {
         pidfd::send(&handle, SIGKILL)?;
     }
     remove_dir(folder)

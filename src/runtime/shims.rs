@@ -171,13 +171,12 @@ impl Shims {
             let held = held.await.map_err(|error| failed("share processes", &error))?;
             spec.namespaces.pid = Namespace::At(held.map_err(|reason| failed("share processes", &reason))?);
         }
-        let resolv_conf = match &spec.sandbox {
-            Some(sandbox) => sandbox.join("resolv.conf"),
-            None => {
-                let own = self.0.config.run_dir.join("resolv.conf");
-                settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
-                own
-            }
+        let resolv_conf = if let Some(sandbox) = &spec.sandbox {
+            sandbox.join("resolv.conf")
+        } else {
+            let own = self.0.config.run_dir.join("resolv.conf");
+            settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
+            own
         };
         let config = &self.0.config;
         let order = Order {
@@ -305,10 +304,10 @@ impl Shims {
             return Err(failed(&"it still runs; stop it first"));
         }
         let inner = Arc::clone(&self.0);
-        let own = id.clone();
+        let (own, pod) = (id.clone(), reference.pod.uid.clone());
         let removed = tokio::task::spawn_blocking(move || {
             settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)?;
-            inner.sweep_holders()
+            inner.sweep_holders(Some(&pod))
         });
         removed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
@@ -381,13 +380,14 @@ impl Inner {
                 self.hierarchies.remove(&self.cgroup(&id))?;
             }
         }
-        self.sweep_holders()
+        self.sweep_holders(None)
     }
 
-    fn sweep_holders(&self) -> io::Result<()> {
+    /// Ends the holders of pods without containers: of one pod, or of all while nothing starts.
+    fn sweep_holders(&self, pod: Option<&str>) -> io::Result<()> {
         let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
         holders::sweep(&self.config.run_dir.join("holders"), |uid| {
-            ids.iter().any(|id| id.starts_with(&format!("{uid}-")))
+            pod.is_some_and(|pod| pod != uid) || ids.iter().any(|id| id.starts_with(&format!("{uid}-")))
         })
     }
 }

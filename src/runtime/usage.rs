@@ -73,9 +73,10 @@ impl Hierarchies {
     /// Bytes of memory of a cgroup that the kernel could not simply take back.
     pub(super) fn memory(&self, cgroup: &str) -> u64 {
         let Some(folder) = self.folder("memory", cgroup) else { return 0 };
-        let (usage, inactive) = match self.is_unified() {
-            true => ("memory.current", "inactive_file "),
-            false => ("memory.usage_in_bytes", "total_inactive_file "),
+        let (usage, inactive) = if self.is_unified() {
+            ("memory.current", "inactive_file ")
+        } else {
+            ("memory.usage_in_bytes", "total_inactive_file ")
         };
         let number = |text: &str| text.trim().parse::<u64>().ok();
         let used = fs::read_to_string(folder.join(usage)).ok().and_then(|text| number(&text)).unwrap_or(0);

@@ -19,4 +19,5 @@ mod membership;
 mod mirrors;
 mod pods;
 mod reads;
+mod security;
 mod torture;

@@ -62,6 +62,9 @@ fn a_container_gets_the_same_device_again() {
     second.pod.metadata.uid = Some("u2".into());
     second.pod.metadata.name = Some("web-2".into());
     bench.target.pods.push(second);
+    let mut sandbox = shelter(None);
+    (sandbox.pod.uid, sandbox.pod.name) = ("u2".into(), "web-2".into());
+    bench.observed.sandboxes.push(sandbox);
     let all: Vec<u32> = bench
         .decide()
         .actions

@@ -1,8 +1,8 @@
 //! The numbers that fields have in Kubernetes' protobuf messages: what Go clients since 1.32 send.
 
 use super::pod::{
-    CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT,
-    RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE, TOLERATION,
+    APP_ARMOR, CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY,
+    PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, SYSCTL, TEMPLATE, TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -67,7 +67,7 @@ pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
     MESSAGES.iter().find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 43] = [
+static MESSAGES: [Message; 45] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -194,6 +194,8 @@ static MESSAGES: [Message; 43] = [
         ],
     ),
     message(&SECCOMP, &[(1, "type"), (2, "localhostProfile")]),
+    message(&APP_ARMOR, &[(1, "type"), (2, "localhostProfile")]),
+    message(&SYSCTL, &[(1, "name"), (2, "value")]),
     message(&CONTAINER, CONTAINER_NUMBERS),
     message(&ENV, &[(1, "name"), (2, "value"), (3, "valueFrom")]),
     message(

@@ -64,7 +64,7 @@ fn seccomp(security: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let name = meta::text_at(profile, "localhostProfile");
     match profile.get("type").and_then(Value::as_str) {
         None => {
-            errors.push(FieldError::required(format!("{path}.type"), "type is required when seccompProfile is set"))
+            errors.push(FieldError::required(format!("{path}.type"), "type is required when seccompProfile is set"));
         }
         Some("Localhost") if name.is_empty() => {
             let detail = "must be set when seccomp type is Localhost";

@@ -1,8 +1,6 @@
 //! The first process of a pod whose containers share their processes: it holds their pid namespace and
 //! reaps what nobody else does. It has no rights, sees no files, and can not be looked into.
 
-#![expect(clippy::disallowed_methods, reason = "opens the pod's folder")]
-
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;

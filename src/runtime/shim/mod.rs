@@ -38,10 +38,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Some((args, layers)) => waiter::run(&args, layers),
             None => usage(),
         },
-        Some((act, rest)) if act == "hold" => match rest {
-            [folder, cgroup] => holder::hold(Path::new(folder), cgroup),
-            _ => usage(),
-        },
+        Some((act, [folder, cgroup])) if act == "hold" => holder::hold(Path::new(folder), cgroup),
         Some((act, _)) if act == "idle" => holder::idle(),
         _ => usage(),
     }

@@ -39,7 +39,9 @@ pub(super) fn reduce(names: &[String]) -> io::Result<()> {
     drop_bounding(kept)?;
     // What is not there can not be kept: an unprivileged user's program has an empty effective set.
     let (header, mut halves) = read()?;
-    for (half, bits) in halves.iter_mut().zip([(kept & 0xffff_ffff) as u32, (kept >> 32) as u32]) {
+    let part = |bits: u64| u32::try_from(bits & 0xffff_ffff).unwrap_or(0);
+    let kept_halves = [part(kept), part(kept >> 32)];
+    for (half, bits) in halves.iter_mut().zip(kept_halves) {
         half.permitted &= bits;
         half.effective &= bits;
         half.inheritable = 0;

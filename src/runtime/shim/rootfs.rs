@@ -74,7 +74,7 @@ pub(super) fn prepare(order: &Order, users: Option<&Users>) -> Result<Prepared, 
     }
     let (name, home) = entry_of(&inside, spec.uid);
     let groups = if spec.confinement.image_groups { groups_of(&inside, &name, spec.gid) } else { Vec::new() };
-    Ok(Prepared { home, groups, root, mounts })
+    Ok(Prepared { root, home, groups, mounts })
 }
 
 /// The folders of one overlay, opened.
@@ -130,11 +130,11 @@ fn open_parts(order: &Order, users: Option<&Users>) -> Result<Parts, String> {
         .map_err(|error| format!("give the writable layer to the container's users: {error}"))?;
     let mut shown = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().enumerate() {
-        let place = users.folder(&format!("layer-{index}"))?;
+        let place = Users::folder(&format!("layer-{index}"))?;
         users.show(layer, &place)?;
         shown.push(handle(&place).map_err(|error| format!("open the image's layers: {error}"))?);
     }
-    Ok(Parts { root: users.folder("root")?, layers: shown, upper, work })
+    Ok(Parts { root: Users::folder("root")?, layers: shown, upper, work })
 }
 
 /// Makes sure that a name right below the root is a folder and not a link to anywhere.

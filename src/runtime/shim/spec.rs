@@ -69,11 +69,14 @@ pub(super) fn config(
     let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES.0, |(_, hard)| hard.min(OPEN_FILES.1));
     let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
     let mut mounts = mounts(order, prepared, hierarchies.is_unified());
+    let devices = devices::of(spec)?;
+    let mut nodes = devices.iter().map(devices::node).collect::<Vec<_>>();
     if let Some(users) = users {
+        nodes.clear();
+        mounts.extend(users.nodes(&devices)?);
         users.enter(&spec.namespaces, &mut mounts)?;
     }
     let groups: BTreeSet<u32> = spec.groups.iter().chain(&prepared.groups).copied().collect();
-    let devices = devices::of(spec)?;
     let mut config = json!({
         "ociVersion": "1.0.2",
         "root": {"path": prepared.root, "readonly": spec.read_only_root},
@@ -99,7 +102,7 @@ pub(super) fn config(
             "namespaces": namespaces(&spec.namespaces, users),
             "cgroupsPath": order.cgroup,
             "resources": resources(order, hierarchies, &devices)?,
-            "devices": devices.iter().map(devices::node).collect::<Vec<_>>(),
+            "devices": nodes,
             "sysctl": sysctls(spec),
             "maskedPaths": if confinement.unmasked_proc { &[][..] } else { &MASKED[..] },
             "readonlyPaths": if confinement.unmasked_proc { &[][..] } else { &READ_ONLY[..] },
@@ -181,10 +184,8 @@ fn capabilities(wanted: &[String], privileged: bool) -> Result<Vec<String>, Stri
 
 fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
-    let sys: &[&str] = match order.spec.confinement.privileged {
-        true => &["nosuid", "noexec", "nodev"],
-        false => &["nosuid", "noexec", "nodev", "ro"],
-    };
+    let read_only: &[&str] = if order.spec.confinement.privileged { &[] } else { &["ro"] };
+    let sys = &[&["nosuid", "noexec", "nodev"], read_only].concat();
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),

@@ -14,14 +14,16 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::AT_FDCWD;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknod};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, chown, fork};
 use serde_json::{Value, json};
 
-use crate::reconciler::container::{Namespace, Namespaces, UserRange};
+use crate::reconciler::container::{DeviceNode, Namespace, Namespaces, UserRange};
 
 /// Where the shim collects what the container gets. Every kernel with devices has the folder, and
 /// nothing else of it is needed once the mount namespace is private.
@@ -42,8 +44,8 @@ impl Users {
         }
         let namespace = namespace(range).map_err(at("make a user namespace"))?;
         fs::create_dir_all(STAGE).map_err(at("make /dev/shm"))?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=755,size=1m"))
+        // Device nodes for the container are made here too.
+        mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755,size=1m"))
             .map_err(|error| format!("mount a place for the container's mounts: {error}"))?;
         Ok(Self { namespace, range })
     }
@@ -54,15 +56,34 @@ impl Users {
     }
 
     /// A folder of the stage.
-    pub(super) fn folder(&self, name: &str) -> Result<PathBuf, String> {
+    pub(super) fn folder(name: &str) -> Result<PathBuf, String> {
         let path = Path::new(STAGE).join(name);
         fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))?;
         Ok(path)
     }
 
     /// Where a volume is made ready.
-    pub(super) fn place(&self, number: usize) -> PathBuf {
+    pub(super) fn place(number: usize) -> PathBuf {
         Path::new(STAGE).join("volumes").join(number.to_string())
+    }
+
+    /// Makes device nodes for the container's own users, as mounts to be bound below its `/dev`: the
+    /// device's own nodes belong to users that it does not have.
+    pub(super) fn nodes(&self, devices: &[DeviceNode]) -> Result<Vec<Value>, String> {
+        let folder = Self::folder("nodes")?;
+        let make = |(number, device): (usize, &DeviceNode)| {
+            let path = folder.join(number.to_string());
+            let kind = if device.block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+            let device_number = makedev(u64::from(device.major), u64::from(device.minor));
+            mknod(&path, kind, Mode::from_bits_truncate(0o666), device_number)
+                .and_then(|()| chown(&path, Some(self.range.first.into()), Some(self.range.first.into())))
+                .and_then(|()| fchmodat(AT_FDCWD, &path, Mode::from_bits_truncate(0o666), FchmodatFlags::FollowSymlink))
+                .map_err(|error| format!("make the device node {}: {error}", device.path.display()))?;
+            Ok(
+                json!({"destination": device.path, "type": "bind", "source": path, "options": ["bind", "nosuid", "noexec"]}),
+            )
+        };
+        devices.iter().enumerate().map(make).collect()
     }
 
     /// Shows a tree of the device on the stage, with the container's ids in place of the device's.

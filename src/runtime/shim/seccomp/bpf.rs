@@ -132,7 +132,7 @@ fn add<'a>(rules: &Rules, spans: &mut Vec<Span<'a>>, first: u32, own: &'a [Rule]
 }
 
 /// Adds the numbers without rules from `next` up to `end`, cut where the newest known one is.
-fn gap<'a>(rules: &Rules, spans: &mut Vec<Span<'a>>, next: Option<u32>, end: u32) {
+fn gap(rules: &Rules, spans: &mut Vec<Span<'_>>, next: Option<u32>, end: u32) {
     let Some(next) = next.filter(|next| *next < end) else { return };
     add(rules, spans, next, &[]);
     if next <= rules.newest && rules.newest < end - 1 {
@@ -208,10 +208,15 @@ fn guarded(rule: &Rule) -> Result<Vec<sock_filter>, String> {
     Ok(program)
 }
 
+/// The upper and the lower 32 bits.
+fn halves(value: u64) -> (u32, u32) {
+    let part = |bits: u64| u32::try_from(bits & 0xffff_ffff).unwrap_or(0);
+    (part(value >> 32), part(value))
+}
+
 /// One condition. The upper half of an argument is looked at first.
 fn steps(condition: &Condition) -> Vec<Step> {
     let low = ARGUMENTS + 8 * u32::from(condition.argument);
-    let halves = |value: u64| ((value >> 32) as u32, (value & 0xffff_ffff) as u32);
     let load = |at: u32| Step::Plain(statement(LOAD, at));
     let when = |code, k, yes, no| Step::If { code, k, yes, no };
     let mut steps = Vec::new();
@@ -255,8 +260,8 @@ fn masked(low: u32, mask: u64, value: u64, wide: bool) -> Vec<Step> {
         steps.push(Step::If { code: IF_EQUAL, k: value, yes: To::Next, no: To::Fails });
     };
     if wide {
-        half(low + 4, (mask >> 32) as u32, (value >> 32) as u32);
+        half(low + 4, halves(mask).0, halves(value).0);
     }
-    half(low, (mask & 0xffff_ffff) as u32, (value & 0xffff_ffff) as u32);
+    half(low, halves(mask).1, halves(value).1);
     steps
 }

@@ -30,7 +30,7 @@ const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
 
 const EPERM: u32 = ERRNO | 1;
-const ENOSYS: u32 = ERRNO | 38;
+const ENOSYS: u32 = ERRNO | 0x26;
 
 /// Bits of `clone` that make namespaces: all but `CLONE_NEWTIME`, which only `clone3` takes.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
