@@ -303,7 +303,7 @@ mod tests {
         let paths: Vec<_> = findings.iter().map(|finding| finding.path.as_str()).collect();
         assert_eq!(paths, ["spec.containers[0].livenessProbe"]);
         let wanted = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {
-            "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "web:1",
+            "hostNetwork": true, "priority": 5, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "web:1",
             "command": ["run", "it"], "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "250m"}}}]}});
         assert_eq!(read, wanted);
     }
