@@ -40,7 +40,7 @@ check: tools-build
 	cargo clippy --locked --features seeded-bugs --lib --test simulation -- -D warnings
 
 bench: build tools-bench
-	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench fleet --bench scale
+	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench sandbox --bench pull --bench fleet --bench scale
 
 # Every decoder of bytes from outside: FUZZ_SECONDS=60 for each, two at once.
 fuzz: tools-build
@@ -56,12 +56,12 @@ tools-build:
 	@scripts/install.sh gcc:build-essential
 
 tools-test: tools-build
-	@scripts/install.sh busybox-static curl skopeo nft:nftables mkfs.ext4:e2fsprogs jq debootstrap
+	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
 
 tools-bench: tools-build
-	@scripts/install.sh busybox-static curl crun etcd:etcd-server etcdctl:etcd-client
+	@scripts/install.sh busybox-static curl crun docker-registry skopeo umoci etcd:etcd-server etcdctl:etcd-client
 	@true
 
 # target/deb/kith_VERSION_ARCHITECTURE.deb: unit, settings, completions, manual pages, licences.

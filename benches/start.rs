@@ -106,6 +106,7 @@ fn spec(attempt: u32, program: &str) -> ContainerSpec {
         namespaces: kith::reconciler::container::Namespaces::default(),
         confinement: kith::reconciler::container::Confinement::default(),
         devices: Vec::new(),
+        last_words: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod range;
+mod registries;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use range::Range;
+pub use registries::{ImagesConfig, RegistryConfig};
 pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
@@ -37,6 +41,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Cgroup under which containers live, from the root of each hierarchy.
     pub cgroup: String,
+    /// Addresses of pods. Each device takes the part that follows from its member id: a /24.
+    pub pod_network: Range,
     /// Timing of heartbeats and elections.
     pub profile: Profile,
     /// Devices beside the voters that follow the leader closely and can vote at once; in a larger
@@ -50,6 +56,9 @@ pub struct Config {
     pub log_max_files: u32,
     /// Processes and threads that one container may have.
     pub pids_limit: u64,
+    /// Folder with the manifests of static pods: they run on this device without asking anybody, with or
+    /// without a fleet. Empty: none.
+    pub manifests_dir: PathBuf,
     /// Memory kept back from pods, in bytes.
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
@@ -62,6 +71,10 @@ pub struct Config {
     pub eviction: Eviction,
     /// Devices that pods can ask for.
     pub devices: Vec<DeviceRule>,
+    /// Pulling images and clearing them away.
+    pub images: ImagesConfig,
+    /// How registries are reached, by `HOST[:PORT]`.
+    pub registries: BTreeMap<String, RegistryConfig>,
 }
 
 /// Timing profiles.
@@ -88,18 +101,22 @@ impl Default for Config {
             advertise: Vec::new(),
             labels: BTreeMap::new(),
             cgroup: "/kith".into(),
+            pod_network: Range::DEFAULT,
             profile: Profile::Lan,
             standbys: 16,
             lost_after_seconds: 10,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
             pids_limit: 1024,
+            manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
             security: Security::default(),
             user_ids: UserIds::default(),
             eviction: Eviction::default(),
             devices: Vec::new(),
+            images: ImagesConfig::default(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -199,6 +216,10 @@ impl Config {
                 found.push(format!("{key} is {}, but must be an absolute path", dir.display()));
             }
         }
+        if !self.manifests_dir.as_os_str().is_empty() && !self.manifests_dir.is_absolute() {
+            let dir = self.manifests_dir.display();
+            found.push(format!("manifests_dir is {dir}, but must be an absolute path, or empty for no static pods"));
+        }
         if !self.cgroup.starts_with('/') || self.cgroup.len() < 2 || self.cgroup.contains("..") {
             found.push(format!("cgroup is {:?}, but must be a path such as \"/kith\"", self.cgroup));
         }
@@ -232,6 +253,10 @@ impl Config {
         self.eviction.mistakes(&mut found);
         for (index, rule) in self.devices.iter().enumerate() {
             rule.mistakes(index, &mut found);
+        }
+        self.images.mistakes(&mut found);
+        for (name, registry) in &self.registries {
+            registry.mistakes(name, &mut found);
         }
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())

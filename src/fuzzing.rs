@@ -41,12 +41,15 @@ pub const TARGETS: &[Target] = &[
     target("layer", images::fuzz::layer),
     target("manifest", manifest),
     target("message", messages),
+    target("registry", images::fuzz::registry),
     target("request", request),
+    target("spdy", api::fuzz::spdy),
     target("snapshot", storage::fuzz::snapshot),
     target("token", identity::fuzz::token),
     target("transaction", store::fuzz::transaction),
     target("wal", storage::fuzz::wal),
     target("words", words),
+    target("zstd", images::fuzz::zstd),
 ];
 
 /// The target of a name.

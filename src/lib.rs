@@ -28,12 +28,16 @@ pub mod consensus;
 pub mod images;
 pub mod runtime;
 
+pub mod probing;
+
 pub mod network;
 
 pub mod api;
 
 pub mod agent;
 pub mod config;
+#[doc(hidden)]
+pub mod kill_point;
 
 pub mod cli;
 

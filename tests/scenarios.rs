@@ -176,7 +176,7 @@ fn an_image_that_is_missing_is_said_to_be() {
         devices a
         deploy web 1 image=other:1
         state
-        | web-*: Pending, web waiting ImageNotPresent 0
+        | web-*: Pending, web waiting ImagePullBackOff 0
         import a other:1
         show
         | a: web
@@ -276,6 +276,82 @@ fn an_agent_that_restarts_changes_nothing() {
         | a: web
         | b: web
         | pods 2, ready 2
+        ",
+    );
+}
+
+#[test]
+fn init_containers_come_first_and_again_after_a_reboot() {
+    play(
+        "
+        devices a
+        deploy web 1 init=setup side=log
+        show
+        | a: setup
+        | pods 1, ready 0
+        state
+        | web-*: Pending, setup running 0, log waiting PodInitializing 0, web waiting PodInitializing 0
+        end a setup 0
+        show
+        | a: log web
+        | pods 1, ready 1
+        end a log 1
+        show
+        | a: log#1 web
+        | pods 1, ready 1
+        reboot a
+        show
+        | a: setup#1
+        | pods 1, ready 0
+        end a setup 1
+        state
+        | web-*: Pending, setup waiting CrashLoopBackOff 1, last Error 1, log waiting PodInitializing 1, last Error 1, web waiting PodInitializing 0
+        ",
+    );
+}
+
+#[test]
+fn a_rollout_waits_for_what_probes_find() {
+    play(
+        "
+        devices a b
+        deploy web 2 probe=ready
+        show
+        | a: web
+        | b: web
+        | pods 2, ready 0
+        ready a web
+        ready b web
+        image web web:2
+        pass 1h
+        images
+        | web:1 web:1 web:2
+        unready a web
+        pass 1h
+        images
+        | web:1 web:1 web:2
+        ready a web
+        ready b web
+        ready a web
+        ready b web
+        images
+        | web:2 web:2
+        ",
+    );
+}
+
+#[test]
+fn an_agent_that_restarts_keeps_what_is_ready() {
+    play(
+        "
+        devices a
+        deploy web 1 probe=ready
+        ready a web
+        forget a
+        pass 1m
+        show
+        | a: web
+        | pods 1, ready 1
         ",
     );
 }

@@ -21,12 +21,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("identity", &["resource", "store"]),
     ("transport", &["resource", "store", "identity", "config"]),
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
-    ("images", &["resource", "reconciler"]),
-    ("runtime", &["resource", "reconciler"]),
+    ("images", &["resource", "reconciler", "config"]),
+    ("runtime", &["resource", "reconciler", "kill_point"]),
+    // Executes what the reconciler names, and runs programs in containers.
+    ("probing", &["resource", "reconciler", "runtime"]),
     // What the containers of a pod share is decided by the reconciler.
     ("network", &["config", "resource", "reconciler"]),
-    ("api", &["resource", "store", "consensus", "identity", "reconciler"]),
+    // The API of the device that runs a pod leads into its containers.
+    ("api", &["resource", "store", "consensus", "identity", "reconciler", "runtime"]),
     ("config", &[]),
+    // Tests have the agent killed where any edge is in the middle of something.
+    ("kill_point", &[]),
 ];
 
 /// The edges that may use everything: they compose.

@@ -3,33 +3,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 
+use super::clearing::Clearing;
 use super::clock::Clock;
+use super::hooking::Hooks;
 use super::local::Local;
+use super::manifests::Manifests;
+use super::plugged;
+use super::prober::{Probes, Wanted};
+use super::pulls::Pulls;
 use super::reports::{Report, Reports};
 use super::shelter::Unsheltered;
+use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageName, ImageStore, NamesVersion};
+use crate::images::{ImageError, ImageName, ImageStore, Limits, NamesVersion, Puller};
+use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
-use crate::reconciler::container::{
-    ContainerRef, ContainerSpec, ContainerState, ObservedContainer, StopSignal, UserRange,
-};
-use crate::reconciler::devices::{self, Held, HostDevice};
+use crate::probing::Asker;
+use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
+use crate::reconciler::devices::{Held, HostDevice};
 use crate::reconciler::{
-    Action, COMPONENT, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff,
-    images_needed,
+    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
 };
 use crate::resource::Timestamp;
-use crate::resource::occurrence::Occurrence;
 use crate::runtime::Runtime;
 
 /// The longest time between two looks, whatever is signalled.
@@ -52,10 +57,13 @@ const PREPARED_QUEUE: usize = 16;
 
 /// Everything the loop acts with.
 pub(crate) struct Device {
-    pub(crate) engine: Engine,
+    /// `None` while this device is in no fleet: then it runs static pods alone.
+    pub(crate) engine: Option<Engine>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) images: Arc<ImageStore>,
+    pub(crate) puller: Arc<Puller>,
+    pub(crate) image_limits: Limits,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -65,12 +73,19 @@ pub(crate) struct Device {
     pub(crate) local: watch::Receiver<Local>,
     /// Whose users have which ids here.
     pub(crate) ranges: Mutex<Ranges>,
+    pub(crate) asker: Asker,
+    /// The folder of static pods.
+    pub(crate) manifests_dir: PathBuf,
     pub(crate) unsheltered: Unsheltered,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
-#[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
+    statics: Statics,
+    hooks: Hooks,
+    probes: Probes,
+    /// When this device began to end a pod as a whole, by uid.
+    ending: BTreeMap<String, Timestamp>,
     images: BTreeMap<String, Prepared>,
     /// Images that are being looked for.
     looking: BTreeSet<String>,
@@ -78,43 +93,8 @@ struct Memory {
     /// Namespaces and names of the config maps that this device's pods read, there or not.
     configmaps: BTreeSet<(String, String)>,
     /// Devices that were plugged in, and who has which.
-    devices: Vec<HostDevice>,
-    held: Held,
-}
-
-impl Memory {
-    /// Tells of devices that were pulled out while a container had them.
-    fn plugged(&mut self, now: &[HostDevice], device: &Device) {
-        for (reference, path) in devices::lost(&self.devices, now, &self.held) {
-            let pod = &reference.pod;
-            let involved = ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                namespace: Some(pod.namespace.clone()),
-                name: Some(pod.name.clone()),
-                uid: Some(pod.uid.clone()),
-                field_path: Some(format!("spec.containers{{{}}}", reference.container)),
-                ..ObjectReference::default()
-            };
-            let message = format!("Device {} of container {} is gone", path.display(), reference.container);
-            let host = device.node.name.clone();
-            device.reports.event(Occurrence {
-                involved,
-                warning: true,
-                reason: "DeviceGone",
-                message,
-                component: COMPONENT,
-                host,
-            });
-        }
-        self.devices = now.to_vec();
-    }
-}
-
-/// Who has which devices: containers that are over have none.
-fn held(containers: &[ObservedContainer]) -> Held {
-    let living = containers.iter().filter(|container| !matches!(container.state, ContainerState::Exited(_)));
-    living.map(|container| (container.reference.clone(), container.devices.clone())).collect()
+    pub(super) devices: Vec<HostDevice>,
+    pub(super) held: Held,
 }
 
 /// An image by its name on this device.
@@ -129,33 +109,46 @@ struct Prepared {
 impl Device {
     /// Keeps this device as it should be, for ever. Being dropped between two actions is safe: the
     /// next agent observes what was done.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self, probes: Probes) {
         self.wait_for_state().await;
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
-        let mut memory = Memory::default();
-        let mut revisions = self.engine.revision();
+        let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name));
+        let hooks = Hooks::new(self.asker.clone(), self.tasks.clone());
+        let mut pulls = Pulls::new(self.puller.clone(), self.reports.clone(), self.tasks.clone());
+        let mut clearing = Clearing::new(self.images.clone(), self.image_limits, self.tasks.clone());
+        let mut memory = Memory::new(statics, hooks, probes);
+        // Without a fleet nothing moves its revision.
+        let (_still, standing) = tokio::sync::watch::channel(0);
+        let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
         let mut local = self.local.clone();
         loop {
-            memory.plugged(&local.borrow_and_update().devices, &self);
+            self.plugged(&mut memory, &local.borrow_and_update().devices);
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
             systemd::alive();
-            let pause = match self.round(&mut memory, &prepared).await {
+            let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error, "this device can not look after its pods");
                     PAUSE
                 }
             };
-            // Cancel-safe: watches, a channel and a timer.
+            // Cancel-safe: watches, channels and a timer.
             tokio::select! {
                 () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = local.changed() => if changed.is_err() { return },
+                () = memory.hooks.moved() => {}
+                () = memory.probes.moved() => {}
+                () = memory.statics.manifests.moved() => {}
                 Some((name, found)) = arrivals.recv() => {
                     memory.looking.remove(&name);
                     memory.images.insert(name, found);
+                }
+                Some(ended) = pulls.next() => {
+                    // Whoever waits for its name to change need not any more.
+                    memory.looking.remove(&pulls.ended(ended, self.clock.now()));
                 }
                 () = tokio::time::sleep(pause) => {}
             }
@@ -165,8 +158,9 @@ impl Device {
     /// A device that begins again has an empty state at first: it says nothing about what should
     /// run here, and whatever runs goes on.
     async fn wait_for_state(&self) {
-        let mut applied = self.engine.applied();
-        while !self.engine.belongs() {
+        let Some(engine) = &self.engine else { return };
+        let mut applied = engine.applied();
+        while !engine.belongs() {
             systemd::alive();
             // Cancel-safe: a watch and a timer.
             tokio::select! {
@@ -183,12 +177,13 @@ impl Device {
         revisions: &mut tokio::sync::watch::Receiver<u64>,
         read: &BTreeSet<(String, String)>,
     ) {
+        let Some(engine) = &self.engine else { return std::future::pending().await };
         loop {
             if revisions.changed().await.is_err() {
                 return std::future::pending().await;
             }
             let now = *revisions.borrow();
-            let Ok(events) = self.engine.events_since(seen, None) else { return };
+            let Ok(events) = engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
                 "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
@@ -205,33 +200,67 @@ impl Device {
     async fn round(
         &self,
         memory: &mut Memory,
+        pulls: &mut Pulls,
+        clearing: &mut Clearing,
         prepared: &mpsc::Sender<(String, Prepared)>,
     ) -> Result<Duration, String> {
         let containers = self.runtime.list().await.map_err(|error| error.to_string())?;
         let names = self.images.names_version();
         memory.images.retain(|_, image| image.state == ImageState::Preparing || image.names == names);
         memory.asked.retain(|asked, _| containers.iter().any(|container| container.reference == *asked));
-        let target = self.target(memory)?;
-        let sandboxes = self.shelters(&target);
-        memory.held = held(&containers);
-        let devices = memory.held.clone();
-        let observed = Observed { containers, sandboxes, asked: memory.asked.clone(), devices };
-        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
         let now = self.clock.now();
+        let mut target = self.target(memory, &containers, now)?;
+        let pods = target.pods.iter().filter(|pod| pod.pod.metadata.deletion_timestamp.is_none());
+        let pods = pods.filter_map(|pod| pod.pod.metadata.uid.clone()).collect();
+        let started = containers.iter().map(|container| container.reference.clone()).collect();
+        pulls.retain(&pods, &started);
+        target.pulls = pulls.states();
+        clearing.attend(&target.pods, now);
+        memory.held = plugged::held(&containers);
+        let observed = Observed {
+            devices: memory.held.clone(),
+            sandboxes: self.shelters(&target),
+            asked: memory.asked.clone(),
+            ending: memory.ending.clone(),
+            hooks: memory.hooks.of(&containers),
+            health: memory.probes.health(),
+            containers,
+        };
+        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
         let decision = diff(&target, &observed, now);
+        memory.ending.retain(|uid, _| decision.ending.contains(uid));
+        for uid in decision.ending {
+            memory.ending.entry(uid).or_insert(now);
+        }
+        let there = observed.containers.into_iter().map(|container| container.reference).collect();
+        memory.probes.want(Wanted { orders: decision.probes, there });
         for (name, state) in &target.images {
             match state {
                 ImageState::Absent => self.prepare(name, memory, prepared, Some((names, RESYNC))),
                 ImageState::Failed(_) => self.prepare(name, memory, prepared, Some((names, TRY_AGAIN))),
-                ImageState::Ready { .. } | ImageState::Preparing => {}
+                ImageState::Ready { .. } | ImageState::Preparing | ImageState::Invalid(_) => {}
             }
         }
         let mut by_pod: BTreeMap<String, Vec<Action>> = BTreeMap::new();
+        let mut next_look = RESYNC;
         for action in decision.actions {
             match action {
                 Action::PrepareImage { image } => {
                     memory.images.insert(image.clone(), Prepared::preparing(names));
                     self.prepare(&image, memory, prepared, None);
+                }
+                Action::PullImage(pull) => {
+                    // Secrets are no kind of this fleet yet: none is found.
+                    pulls.begin(*pull, |_namespace, _name| None);
+                }
+                Action::Hook(hook) => memory.hooks.begin(*hook, now),
+                Action::Report { pod, revision, object } => {
+                    self.tell(&mut memory.statics, pod, Report::Status { revision, object });
+                }
+                Action::DeletePod { pod, revision } => {
+                    let own = self.tell(&mut memory.statics, pod, Report::Gone { revision });
+                    // Nobody else says that a static pod has gone.
+                    next_look = if own { Duration::ZERO } else { next_look };
                 }
                 Action::Stop { ref reference, signal: StopSignal::Ask } => {
                     memory.asked.insert(reference.clone(), now);
@@ -241,18 +270,67 @@ impl Device {
             }
         }
         let images = &memory.images;
-        let next_look = futures_util::stream::iter(by_pod.into_values())
+        let look = futures_util::stream::iter(by_pod.into_values())
             .map(|actions| self.execute(actions, images))
             .buffer_unordered(PODS_AT_ONCE)
             .fold(RESYNC, |soonest, look| async move { soonest.min(look) })
             .await;
+        let next_look = next_look.min(look);
         Ok(decision.wake_at.map_or(next_look, |at| at.since(now).min(next_look)))
     }
 
-    /// What should run here, from the local replica.
-    fn target(&self, memory: &Memory) -> Result<Target, String> {
-        let listing = self.engine.list("Pod", None).map_err(|error| error.to_string())?;
+    /// Tells the fleet of a pod. Returns whether it is a static one.
+    fn tell(&self, statics: &mut Statics, pod: PodRef, report: Report) -> bool {
+        if !statics.has(&pod) {
+            self.reports.report(pod, report);
+            return false;
+        }
+        if let Some(own) = statics.report(&pod, report) {
+            self.reports.report(pod, own);
+        }
+        true
+    }
+
+    /// What should run here, from the local replica and from files.
+    fn target(&self, memory: &mut Memory, containers: &[ObservedContainer], now: Timestamp) -> Result<Target, String> {
+        let mut pods = self.bound()?;
+        for (pod, report) in memory.statics.mix(&mut pods, containers, now) {
+            self.reports.report(pod, report);
+        }
+        for occurrence in memory.statics.manifests.news() {
+            self.reports.event(occurrence);
+        }
+        let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
+        let images =
+            needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
+        let mut configmaps = BTreeMap::new();
+        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
+            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
+            let Some(engine) = &self.engine else { continue };
+            let document = engine.get(&key).map_err(|error| error.to_string())?;
+            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
+                configmaps.insert((namespace, name), found);
+            }
+        }
+        let local = self.local.borrow().clone();
+        Ok(Target {
+            node: self.node.clone(),
+            images: images.collect(),
+            pulls: BTreeMap::new(),
+            users: self.users(&pods),
+            pods,
+            configmaps,
+            settings: self.settings.clone(),
+            devices: local.devices,
+            evicted: local.evicted,
+        })
+    }
+
+    /// The pods that the fleet has bound to this device.
+    fn bound(&self) -> Result<Vec<TargetPod>, String> {
         let mut pods = Vec::new();
+        let Some(engine) = &self.engine else { return Ok(pods) };
+        let listing = engine.list("Pod", None).map_err(|error| error.to_string())?;
         let mut unreadable = None;
         for document in &listing.documents {
             if node_of(&document.body).is_none_or(|node| node != self.node.name) {
@@ -267,36 +345,7 @@ impl Device {
             // Its containers would look like nobody's, and be stopped.
             return Err(format!("a pod of this device can not be read: {unreadable}"));
         }
-        let local = self.local.borrow().clone();
-        let users = self.users(&pods);
-        let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
-        let images =
-            needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut configmaps = BTreeMap::new();
-        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
-            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
-            let document = self.engine.get(&key).map_err(|error| error.to_string())?;
-            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
-                configmaps.insert((namespace, name), found);
-            }
-        }
-        Ok(Target {
-            node: self.node.clone(),
-            images: images.collect(),
-            pods,
-            configmaps,
-            settings: self.settings.clone(),
-            devices: local.devices,
-            evicted: local.evicted,
-            users,
-        })
-    }
-
-    /// Ids for the users of the pods that have their own.
-    fn users(&self, pods: &[TargetPod]) -> BTreeMap<String, UserRange> {
-        let own = pods.iter().filter(|pod| pod.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false));
-        let uids = own.filter_map(|pod| pod.pod.metadata.uid.as_deref());
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).settle(uids)
+        Ok(pods)
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
@@ -334,30 +383,36 @@ impl Device {
                 Action::MakeSandbox { spec, complaint } => (Ok(()), Some(self.shelter(*spec, *complaint).await)),
                 Action::RemoveSandbox(pod) => (Ok(()), Some(self.unshelter(&pod).await)),
                 // A start that failed is observed as an exit, or decided again in its own time.
-                Action::Start(spec) => (self.start(*spec, images).await, None),
+                Action::Start(spec) => {
+                    kill_point::reached("start:before");
+                    let done = self.start(*spec, images).await;
+                    kill_point::reached("start:after");
+                    (done, None)
+                }
                 Action::Stop { reference, signal } => {
+                    kill_point::reached("stop:before");
                     let done = self.runtime.stop(&reference, signal).await;
+                    kill_point::reached("stop:after");
                     let again = done.is_err().then_some(PAUSE);
                     (done, again)
                 }
                 Action::Remove(reference) => {
+                    kill_point::reached("remove:before");
                     let done = self.runtime.remove(&reference).await;
+                    kill_point::reached("remove:after");
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
-                }
-                Action::Report { pod, revision, object } => {
-                    self.reports.report(pod, Report::Status { revision, object });
-                    (Ok(()), None)
-                }
-                Action::DeletePod { pod, revision } => {
-                    self.reports.report(pod, Report::Gone { revision });
-                    (Ok(()), None)
                 }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
                     (Ok(()), None)
                 }
-                Action::PrepareImage { .. } => (Ok(()), None),
+                // The loop itself has done these.
+                Action::PrepareImage { .. }
+                | Action::PullImage(_)
+                | Action::Hook(_)
+                | Action::Report { .. }
+                | Action::DeletePod { .. } => (Ok(()), None),
             };
             next_look = next_look.min(look.unwrap_or(RESYNC));
             if let Err(error) = done {
@@ -375,6 +430,23 @@ impl Device {
         let layers = images.get(&spec.image).map(|image| image.layers.clone()).unwrap_or_default();
         tracing::info!(pod = spec.reference.pod.name, container = spec.reference.container, "start a container");
         self.runtime.start(spec, layers).await
+    }
+}
+
+impl Memory {
+    fn new(statics: Statics, hooks: Hooks, probes: Probes) -> Self {
+        Self {
+            statics,
+            hooks,
+            probes,
+            ending: BTreeMap::new(),
+            images: BTreeMap::new(),
+            looking: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            configmaps: BTreeSet::new(),
+            devices: Vec::new(),
+            held: Held::new(),
+        }
     }
 }
 
@@ -397,6 +469,9 @@ impl Prepared {
         });
         match found {
             Ok((state, layers)) => Self { state, layers, names },
+            Err(error @ ImageError::Name { .. }) => {
+                Self { state: ImageState::Invalid(error.to_string()), layers: Vec::new(), names }
+            }
             Err(error) => Self::failed(error.to_string(), names),
         }
     }
@@ -407,10 +482,11 @@ fn pod_uid(action: &Action) -> String {
     match action {
         Action::MakeSandbox { spec, .. } => spec.pod.uid.clone(),
         Action::Start(spec) => spec.reference.pod.uid.clone(),
+        Action::Hook(hook) => hook.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
-        Action::RemoveSandbox(pod) | Action::Report { pod, .. } | Action::DeletePod { pod, .. } => pod.uid.clone(),
+        Action::Report { pod, .. } | Action::DeletePod { pod, .. } | Action::RemoveSandbox(pod) => pod.uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
-        Action::PrepareImage { .. } => String::new(),
+        Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }
 }
 

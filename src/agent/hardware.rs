@@ -91,7 +91,9 @@ pub fn addresses() -> Vec<IpAddr> {
     for (index, interface) in interfaces.enumerate() {
         let up = interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP);
         let Some(address) = interface.address.as_ref().and_then(ip) else { continue };
-        if up && !address.is_loopback() && !is_link_local(address) {
+        // The network of this device's pods is no way to it for others.
+        let own = interface.interface_name == crate::network::sandbox::BRIDGE;
+        if up && !own && !address.is_loopback() && !is_link_local(address) {
             found.insert((u8::from(address.is_ipv6()), interface.interface_name.clone(), index), address);
         }
     }

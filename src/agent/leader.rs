@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 
 use super::clock::Clock;
 use super::roll;
+use crate::config::Config;
 use crate::consensus::{Engine, Freshness, Replica};
 use crate::planner::{self, Fleet, Liveness, Plan, PlannedBatch, Settings};
 use crate::store::{Change, Event, Outcome};
@@ -19,6 +20,12 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Batches of one plan that are on their way at once.
 const IN_FLIGHT: usize = 32;
+
+/// How the planner of this device decides.
+pub(crate) fn settings(config: &Config) -> Settings {
+    let lost_after = Duration::from_secs(config.lost_after_seconds);
+    Settings { lost_after, sign_of_life: config.profile.sign_of_life() }
+}
 
 /// Leads whenever this device is the leader, for ever. Dropping it at any await loses nothing: the
 /// next leader plans from the same state.

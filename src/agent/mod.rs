@@ -5,6 +5,8 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+pub(crate) mod cleanup;
+mod clearing;
 pub mod clock;
 mod control;
 mod device;
@@ -13,21 +15,28 @@ mod enter;
 pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
+mod hooking;
 mod keeper;
 mod leader;
 mod local;
 mod lock;
+mod manifests;
 pub mod node;
 mod peers;
 mod plug;
+mod plugged;
 mod policy;
 mod pressure;
+mod prober;
+mod pulls;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
 mod serve;
 mod shelter;
+mod signals;
+mod statics;
 pub(crate) mod status;
 mod steer;
 mod systemd;
@@ -36,11 +45,9 @@ mod unsound;
 mod user_ids;
 mod workloads;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
@@ -49,8 +56,7 @@ use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
 use crate::network::NetworkError;
-use crate::planner;
-use crate::runtime::{RuntimeError, Shims};
+use crate::runtime::{Runtime, RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
@@ -58,6 +64,7 @@ use authority::Signer;
 use clock::Clock;
 use control::Control;
 use reports::Reports;
+use signals::Signals;
 use tasks::Tasks;
 use workloads::Workloads;
 
@@ -101,6 +108,9 @@ pub enum AgentError {
     /// Containers.
     #[error("start the container runtime")]
     Runtime(#[from] RuntimeError),
+    /// TLS for probes.
+    #[error("set up TLS for probes")]
+    Probes(#[from] rustls::Error),
     /// What the containers of a pod share.
     #[error("look after the networks of pods")]
     Network(#[from] NetworkError),
@@ -164,7 +174,7 @@ pub async fn run(
     let data = lock::Lock::take(&config.data_dir, "data_dir").await?;
     let _alone = [data, lock::Lock::take(&config.run_dir, "run_dir").await?];
     let identity = Arc::new(Identity::load_or_create(&config.data_dir)?);
-    let Some(enrolment) = wait_for_enrolment(&config.data_dir, &mut signals).await? else { return Ok(()) };
+    let Some(enrolment) = wait_for_enrolment(&config, &mut signals).await? else { return Ok(()) };
     let enrolment = exchange::finish(&config.data_dir, enrolment)?;
     let config = Arc::new(config);
     let started = Agent::start(config.clone(), identity, enrolment).await;
@@ -192,65 +202,21 @@ fn start_again() -> AgentError {
     file("start the agent again")(command.args(arguments).exec())
 }
 
-/// The signals that end the agent.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    /// The settings that this agent runs with.
-    config: Config,
-    /// The settings as they are now.
-    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
-}
-
-impl Signals {
-    fn new(config: Config, read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>) -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            config,
-            read,
-        })
-    }
-
-    /// How the agent is to end: stopped, or begun again because `SIGHUP` found other settings that are good.
-    async fn any(&mut self) -> End {
-        loop {
-            // Cancel-safe: a signal that is not taken stays.
-            tokio::select! {
-                _ = self.terminate.recv() => return End::Stopped,
-                _ = self.interrupt.recv() => return End::Stopped,
-                _ = self.hangup.recv() => {}
-            }
-            match (self.read)() {
-                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
-                Ok(_) => {
-                    tracing::info!("the settings changed: the agent begins again with them");
-                    systemd::reloading();
-                    return End::Again;
-                }
-                Err(error) => {
-                    let error = crate::resource::chain(&error);
-                    tracing::error!(error, "the new settings can not be used, and the agent goes on with the old ones");
-                }
-            }
-        }
-    }
-}
-
 /// The device's enrolment, as soon as there is one; `None` when the agent is stopped before.
-async fn wait_for_enrolment(data_dir: &Path, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
-    let mut said = false;
+async fn wait_for_enrolment(config: &Config, signals: &mut Signals) -> Result<Option<Enrolment>, AgentError> {
+    let mut alone = None;
     loop {
         systemd::alive();
-        if let Some(enrolment) = Enrolment::load(data_dir)? {
+        if let Some(enrolment) = Enrolment::load(&config.data_dir)? {
+            if let Some(tasks) = alone {
+                Tasks::finish(&tasks).await;
+            }
             return Ok(Some(enrolment));
         }
-        if !said {
+        if alone.is_none() {
             tracing::info!("this device is in no fleet yet: kith init makes one, kith join TOKEN enters one");
+            alone = Some(Workloads::run_alone(config).await);
             systemd::ready("waiting for kith init or kith join");
-            said = true;
         }
         // Cancel-safe: signals and a timer.
         tokio::select! {
@@ -276,7 +242,8 @@ impl Agent {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
-        let workloads = if witness { None } else { Some(Workloads::open(&config).await?) };
+        let range = shelter::range(&config, enrolment.member_id);
+        let workloads = if witness { None } else { Some(Workloads::open(&config, range).await?) };
         let trust = Trust::in_members(enrolment.members.values());
         let transport =
             Transport::bind(TransportConfig::new(config.peer_listen, identity.clone(), trust.clone(), config.profile))?;
@@ -289,7 +256,7 @@ impl Agent {
         let reports = Arc::new(Reports::default());
         peers::attend(&engine, &signer, &reports);
         let (ends, ending) = mpsc::channel(1);
-        let settings = planner_settings(&config);
+        let settings = leader::settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
             signer: signer.clone(),
@@ -306,6 +273,7 @@ impl Agent {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
             extra: Arc::new(extra::Corner(control)),
+            runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -343,10 +311,7 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        match &workloads {
-            Some(workloads) => workloads.spawn(&config, &engine, (&clock, &reports), &enrolment.name, &tasks),
-            None => tasks.spawn("show that the witness lives", live()),
-        }
+        workloads::attend(workloads.as_ref(), &config, &engine, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
@@ -429,11 +394,6 @@ async fn live() {
         systemd::alive();
         tokio::time::sleep(LIVE).await;
     }
-}
-
-fn planner_settings(config: &Config) -> planner::Settings {
-    let lost_after = Duration::from_secs(config.lost_after_seconds);
-    planner::Settings { lost_after, sign_of_life: config.profile.sign_of_life() }
 }
 
 /// Names of the devices of the time before a recovery, which may come back.

@@ -31,7 +31,8 @@ const DISK_ENOUGH: u64 = 2 << 30;
 
 /// What it looks with.
 pub(crate) struct Watch {
-    pub(crate) engine: Engine,
+    /// `None` while this device is in no fleet.
+    pub(crate) engine: Option<Engine>,
     pub(crate) runtime: Shims,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<Clock>,
@@ -99,7 +100,8 @@ impl Watch {
 
     /// The pods of this device that are not over.
     fn pods(&self) -> Result<Vec<Pod>, String> {
-        let listing = self.engine.list("Pod", None).map_err(|error| error.to_string())?;
+        let Some(engine) = &self.engine else { return Ok(Vec::new()) };
+        let listing = engine.list("Pod", None).map_err(|error| error.to_string())?;
         let bound = listing
             .documents
             .iter()
@@ -113,7 +115,7 @@ impl Watch {
         let volumes: Vec<(String, Vec<String>)> = pods.iter().filter_map(empty_dirs).collect();
         let counted = tokio::task::spawn_blocking(move || {
             let mut pods: BTreeMap<String, PodUsage> = BTreeMap::new();
-            for (reference, used) in runtime.usage() {
+            for (reference, used) in runtime.consumption() {
                 let pod = pods.entry(reference.pod.uid).or_default();
                 let sum = pod.containers.entry(reference.container).or_default();
                 sum.memory += used.memory;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::clock::Clock;
 use super::tasks::Tasks;
 use crate::consensus::{Engine, ProposeError, Replica};
+use crate::kill_point;
 use crate::reconciler::container::PodRef;
 use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
@@ -35,6 +36,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum Report {
     /// Its new status, as the whole object.
     Status { revision: u64, object: Box<Pod> },
+    /// The mirror of a static pod, new when the revision is 0.
+    Mirror { revision: u64, object: Box<Pod> },
     /// Nothing of it is left on this device.
     Gone { revision: u64 },
 }
@@ -125,15 +128,20 @@ impl Reports {
         let key = Key::new("Pod", &pod.namespace, &pod.name);
         let (revision, write) = match &report {
             Report::Gone { revision } => (*revision, Write::Delete { key: key.clone() }),
-            Report::Status { revision, object } => match body(object.as_ref()) {
+            Report::Status { revision, object } | Report::Mirror { revision, object } => match body(object.as_ref()) {
                 Some(body) => (*revision, Write::Put { key: key.clone(), body }),
                 None => return true,
             },
         };
-        let checks = vec![Check { key, expect: Precondition::AtRevision(revision) }];
+        let expect = if revision == 0 { Precondition::Absent } else { Precondition::AtRevision(revision) };
+        let checks = vec![Check { key, expect }];
+        kill_point::reached("report:before");
         match engine.propose(Batch { checks, writes: vec![write] }).await {
             // Refused: the pod changed meanwhile, and the device loop decides again from what it is now.
-            Ok(_) | Err(ProposeError::Stopping | ProposeError::Forbidden(_)) => true,
+            Ok(_) | Err(ProposeError::Stopping | ProposeError::Forbidden(_)) => {
+                kill_point::reached("report:after");
+                true
+            }
             Err(error) => {
                 tracing::debug!(pod = pod.name, %error, "a report waits");
                 self.lock().pods.entry(pod).or_insert(report);

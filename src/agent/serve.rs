@@ -16,6 +16,7 @@ use crate::api::{Api, PeerStreams, Stream, Unreachable};
 use crate::config::Config;
 use crate::consensus::Engine;
 use crate::identity::{Enrolment, Identity, tls_server_config};
+use crate::network::sandbox::SandboxesConfig;
 use crate::runtime::Shims;
 use crate::transport::Transport;
 
@@ -126,6 +127,8 @@ pub(crate) fn forget_fleet(config: &Config, runtime: Option<Shims>) -> Result<()
     if let Some(runtime) = runtime {
         drop(runtime);
         crate::runtime::kill_everything(&config.cgroup)?;
+        let sandboxes = SandboxesConfig { run_dir: config.run_dir.clone(), range: config.pod_network };
+        crate::network::sandbox::remove_everything(&sandboxes)?;
     }
     // The keys and the enrolment go last and at once, by a rename: as long as they are there, this
     // device is not free for another fleet, and once they are gone nothing of the old one is left.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::device::Device;
+use crate::config::{Config, Range};
 use crate::reconciler::Target;
 use crate::reconciler::container::PodRef;
 use crate::reconciler::sandbox::{ObservedSandbox, SandboxSpec, SandboxState};
@@ -22,6 +23,15 @@ impl Unsheltered {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, ObservedSandbox>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The addresses of this device's pods.
+pub(super) fn range(config: &Config, member: u64) -> Range {
+    let (whole, part) = (config.pod_network, config.pod_network.of_device(member));
+    if whole.parts() > 1 && member >= whole.parts() {
+        tracing::warn!(%part, "pod_network is too small for every device that ever joined: others may have this part too");
+    }
+    part
 }
 
 impl Device {

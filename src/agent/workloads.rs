@@ -1,5 +1,5 @@
-//! What runs containers on a device: opened before anything of the fleet is, so that a device which
-//! can not run them says so at once, and handed to the device's loop.
+//! What a device needs to run containers, and the loops that look after them: with its fleet, or alone
+//! while it is in none.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,49 +10,108 @@ use super::local::Local;
 use super::reports::Reports;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
-use super::{AgentError, device, file, hardware, keeper, plug, policy, pressure, shelter, steer};
-use crate::config::Config;
+use super::{AgentError, device, file, hardware, keeper, live, plug, policy, pressure, prober, shelter, steer};
+use crate::config::{Config, Range};
 use crate::consensus::Engine;
-use crate::images::ImageStore;
+use crate::identity::Enrolment;
+use crate::images::{ImageStore, Puller};
+use crate::kill_point;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
+use crate::probing::Asker;
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig};
+
+/// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
+pub(super) fn attend(
+    workloads: Option<&Workloads>,
+    config: &Config,
+    engine: &Engine,
+    (clock, reports): (&Arc<Clock>, &Arc<Reports>),
+    enrolment: &Enrolment,
+    tasks: &Tasks,
+) -> Result<(), AgentError> {
+    let Some(workloads) = workloads else {
+        tasks.spawn("show that the witness lives", live());
+        return Ok(());
+    };
+    workloads.spawn(config, Some(engine), &enrolment.name, (clock, reports), tasks)?;
+    tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
+    Ok(())
+}
 
 /// What a device needs to run containers.
 pub(super) struct Workloads {
     pub(super) runtime: Shims,
-    sandboxes: Sandboxes,
+    pub(super) sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
+    /// What this device knows of itself.
     pub(super) local: Arc<watch::Sender<Local>>,
 }
 
 impl Workloads {
-    pub(super) async fn open(config: &Config) -> Result<Self, AgentError> {
+    pub(super) async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
+        kill_point::arm(&config.run_dir);
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
-        let sandboxes = Sandboxes::open(SandboxesConfig { run_dir: config.run_dir.clone() })?;
+        let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         Ok(Self { runtime, sandboxes, images, local: Arc::new(watch::channel(Local::default()).0) })
     }
 
-    /// Starts to look after this device.
-    pub(super) fn spawn(
+    /// Looks after static pods until the tasks are finished. A device that can not is told why: it may
+    /// still enter a fleet.
+    pub(super) async fn run_alone(config: &Config) -> Tasks {
+        let tasks = Tasks::new();
+        if config.manifests_dir.as_os_str().is_empty() {
+            return tasks;
+        }
+        let host = hardware::host_name();
+        let host = host.split('.').next().unwrap_or_default();
+        let name = if config.name.is_empty() { host.to_owned() } else { config.name.clone() };
+        // A device that is in no fleet has the part that no member has.
+        let begun = match Self::open(config, config.pod_network.of_device(0)).await {
+            Ok(workloads) => {
+                let (clock, reports) = (Arc::new(Clock::default()), Arc::new(Reports::default()));
+                workloads.spawn(config, None, &name, (&clock, &reports), &tasks)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            tracing::warn!(error = crate::resource::chain(&error), "static pods are not run before this is mended");
+        }
+        tasks
+    }
+
+    /// What brings images from registries, as agent.toml says.
+    fn puller(&self, config: &Config, clock: &Arc<Clock>) -> Arc<Puller> {
+        let clock = clock.clone();
+        let wall = Arc::new(move || clock.now());
+        Arc::new(Puller::new((*self.images).clone(), config.registries.clone(), &config.images, wall))
+    }
+
+    fn spawn(
         &self,
-        config: &Arc<Config>,
-        engine: &Engine,
-        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
+        config: &Config,
+        engine: Option<&Engine>,
         name: &str,
+        (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         tasks: &Tasks,
-    ) {
+    ) -> Result<(), AgentError> {
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
+        let asker = Asker::new(Arc::new(self.runtime.clone()))?;
+        let (probing, probes) = prober::Probing::new(asker.clone(), clock.clone(), reports.clone(), name.to_owned());
         let device = device::Device {
-            engine: engine.clone(),
+            asker,
+            manifests_dir: config.manifests_dir.clone(),
+            engine: engine.cloned(),
             runtime: Arc::new(self.runtime.clone()),
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
+            puller: self.puller(config, clock),
+            image_limits: (&config.images).into(),
             reports: reports.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -65,20 +124,22 @@ impl Workloads {
                 ..reconciler::Settings::default()
             },
         };
-        tasks.spawn("look after the device", device.run());
-        tasks.spawn("follow the node", steer::follow_node(engine.clone(), name.to_owned()));
+        tasks.spawn("attend to the pods' network", self.sandboxes.clone().attend());
+        tasks.spawn("probe", probing.run());
+        tasks.spawn("look after the device", device.run(probes));
         if !config.devices.is_empty() {
             tasks.spawn("follow what is plugged in", plug::follow(config.devices.clone(), self.local.clone()));
         }
         let watch = pressure::Watch {
-            engine: engine.clone(),
+            engine: engine.cloned(),
             runtime: self.runtime.clone(),
-            config: config.clone(),
+            config: Arc::new(config.clone()),
             clock: clock.clone(),
             node: name.to_owned(),
             local: self.local.clone(),
         };
         tasks.spawn("watch memory and disk", watch.run());
+        Ok(())
     }
 }
 

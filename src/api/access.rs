@@ -7,6 +7,7 @@ use hyper::Method;
 use super::User;
 use super::failure::Failure;
 use super::route::{Route, Target};
+use super::stream::SUBRESOURCES;
 
 /// The group whose members may do everything.
 pub const ADMINISTRATORS: &str = "system:masters";
@@ -42,21 +43,32 @@ pub(super) fn check(user: &User, method: &Method, route: &Route) -> Result<(), F
         // Devices carry their own writes to the leader by another way; here they only pass on
         // what somebody asked of them and only this device has.
         let log = matches!(route, Route::Objects(target) if target.subresource == "log");
-        return if log && reads {
+        let metrics = matches!(route, Route::Metrics(_));
+        return if ((log || metrics) && reads) || is_stream(route) {
             Ok(())
         } else {
-            Err(refused(user, method, route, "a device may only read logs here"))
+            Err(refused(
+                user,
+                method,
+                route,
+                "a device may only read logs and metrics, and carry streams to pods, here",
+            ))
         };
     }
     match route {
         Route::Extra => Ok(()),
-        _ if reads => Ok(()),
+        _ if reads && !is_stream(route) => Ok(()),
         _ => {
             let why = "users outside of the group system:masters may only read; an administrator's kubeconfig comes \
                        from `kith kubeconfig` on a device";
             Err(refused(user, method, route, why))
         }
     }
+}
+
+/// Whether this leads into a pod: whatever the method, it is more than reading.
+fn is_stream(route: &Route) -> bool {
+    matches!(route, Route::Objects(target) if SUBRESOURCES.contains(&target.subresource.as_str()))
 }
 
 fn refused(user: &User, method: &Method, route: &Route, why: &str) -> Failure {

@@ -68,6 +68,7 @@ pub(super) fn create(
         object["status"]["qosClass"] = class.map_or(Value::Null, |class| json!(class));
     }
     errors.extend(validate::object(kind, &object));
+    errors.extend(validate::creation(kind, &object));
     finish(kind, object, &errors)
 }
 

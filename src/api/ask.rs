@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::User;
 use super::failure::Failure;
+use super::patience::Patience;
 use crate::resource::{fields, manifest};
 
 /// What Go clients send when they know the kind.
@@ -22,6 +23,11 @@ pub(super) struct Ask {
     pub(super) user: User,
     /// The device that passed the request on, when one did.
     pub(super) forwarded_by: Option<String>,
+    pub(super) headers: hyper::HeaderMap,
+    /// The connection itself, where the client wants to go on without HTTP.
+    pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// How long the connection waits for a client that takes nothing.
+    pub(super) patience: Patience,
 }
 
 impl Ask {
@@ -122,7 +128,7 @@ pub(super) struct Query {
 }
 
 /// The most parameters of one query.
-const PARAMETERS_LIMIT: usize = 64;
+const PARAMETERS_LIMIT: usize = 4096;
 
 impl Query {
     pub(super) fn parse(raw: &str) -> Self {
@@ -137,6 +143,11 @@ impl Query {
     /// The first value of a parameter; empty when there is none.
     pub(super) fn get(&self, name: &str) -> &str {
         self.pairs.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// All values of a parameter, in order.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
     }
 
     /// Whether a parameter is switched on.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::metrics;
 use crate::resource::kind::{self, Kind};
 
 /// The Kubernetes release whose API this is a part of.
@@ -22,26 +23,32 @@ pub(super) fn core_versions() -> Value {
 
 /// `/apis`
 pub(super) fn groups() -> Value {
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [bare_group("apps")]})
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [bare_group("apps", "v1"), bare_group(metrics::GROUP, metrics::VERSION)]})
 }
 
-fn bare_group(name: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+fn bare_group(name: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({"name": name, "versions": [version], "preferredVersion": version})
 }
 
 /// `/apis/GROUP`
 pub(super) fn group(name: &str) -> Option<Value> {
-    (name == "apps").then(|| {
-        let mut group = bare_group(name);
-        group["kind"] = json!("APIGroup");
-        group["apiVersion"] = json!("v1");
-        group
-    })
+    let version = match name {
+        "apps" => "v1",
+        metrics::GROUP => metrics::VERSION,
+        _ => return None,
+    };
+    let mut group = bare_group(name, version);
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    Some(group)
 }
 
 /// `/api/v1`, `/apis/GROUP/VERSION`
 pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
+    if (group, version) == (metrics::GROUP, metrics::VERSION) {
+        return Some(metrics::resources());
+    }
     let resources: Vec<Value> = kind::all()
         .iter()
         .filter(|kind| kind.group == group && kind.version == version)
@@ -64,9 +71,19 @@ fn entries(kind: &Kind) -> Vec<Value> {
     }
     let mut found = vec![entry];
     for subresource in kind.subresources {
-        let verbs: &[&str] = if *subresource == "log" { &["get"] } else { &["get", "patch", "update"] };
+        let verbs: &[&str] = match *subresource {
+            "log" => &["get"],
+            "attach" | "exec" | "portforward" => &["create", "get"],
+            _ => &["get", "patch", "update"],
+        };
         let mut entry = json!({"name": format!("{}/{subresource}", kind.plural), "singularName": "",
             "namespaced": kind.namespaced, "kind": kind.kind, "verbs": verbs});
+        match *subresource {
+            "attach" => entry["kind"] = json!("PodAttachOptions"),
+            "exec" => entry["kind"] = json!("PodExecOptions"),
+            "portforward" => entry["kind"] = json!("PodPortForwardOptions"),
+            _ => {}
+        }
         if *subresource == "scale" {
             entry["group"] = json!("autoscaling");
             entry["version"] = json!("v1");

@@ -12,6 +12,17 @@ use crate::resource::{Timestamp, table};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
+/// What a client sends once its connection has become SPDY.
+pub(crate) fn spdy(bytes: &[u8]) {
+    super::stream::fuzz(bytes);
+}
+
+/// Seeds for that.
+#[cfg(test)]
+pub(crate) fn spdy_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    super::stream::seeds()
+}
+
 /// Lines: path, query, content type; the rest is the body. Returns the object as it would be stored.
 pub(crate) fn admitted(bytes: &[u8]) -> Option<(&'static Kind, Value)> {
     let mut lines = std::str::from_utf8(bytes).ok()?.splitn(4, '\n');

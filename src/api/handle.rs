@@ -9,9 +9,10 @@ use hyper::{HeaderMap, Method, Request, header};
 use super::answer::{self, Answer};
 use super::ask::{Ask, Query};
 use super::failure::Failure;
+use super::patience::Patience;
 use super::peer::FORWARDED_BY;
 use super::route::{Route, Target};
-use super::{Api, ExtraBody, ExtraRequest, User, access, discovery, openapi};
+use super::{Api, ExtraBody, ExtraRequest, User, access, discovery, openapi, stream};
 
 /// The most bytes of a request's body: 3 MiB.
 pub(super) const BODY_LIMIT: usize = 3 << 20;
@@ -23,7 +24,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Api {
     /// Answers a request. What can not be done is an answer too.
-    pub(super) async fn answer<B>(&self, request: Request<B>, user: User) -> Answer
+    pub(super) async fn answer<B>(&self, request: Request<B>, user: User, patience: Patience) -> Answer
     where
         B: hyper::body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -33,7 +34,7 @@ impl Api {
             None => Err(Failure::no_such_path()),
             // Before the body is read: it is not for strangers to fill the memory.
             Some(route) => match access::check(&user, request.method(), &route) {
-                Ok(()) => match read_body(request, user).await {
+                Ok(()) => match read_body(request, user, patience).await {
                     Ok(ask) => self.dispatch(route, ask, &mut warnings).await,
                     Err(failure) => Err(failure),
                 },
@@ -47,8 +48,14 @@ impl Api {
 
     async fn dispatch(&self, route: Route, ask: Ask, warnings: &mut Vec<String>) -> Result<Answer, Failure> {
         match route {
+            Route::Objects(target) if stream::SUBRESOURCES.contains(&target.subresource.as_str()) => {
+                return self.streams(&target, ask).await;
+            }
             Route::Objects(target) => return self.objects(&target, &ask, warnings).await,
             Route::Extra => return self.extra(ask).await,
+            Route::Metrics(wanted) if matches!(ask.method, Method::GET | Method::HEAD) => {
+                return self.metrics(&wanted, &ask).await;
+            }
             _ => {}
         }
         if ask.method != Method::GET && ask.method != Method::HEAD {
@@ -68,7 +75,7 @@ impl Api {
             Route::OpenApi2 => Some(openapi::version_2(release)),
             Route::OpenApi3 => Some(openapi::version_3()),
             Route::OpenApi3Of { group, version } => openapi::version_3_of(&group, &version, release),
-            Route::Objects(_) | Route::Extra => None,
+            Route::Objects(_) | Route::Metrics(_) | Route::Extra => None,
         };
         found.map(|value| answer::json(200, &value)).ok_or_else(Failure::no_such_path)
     }
@@ -118,12 +125,12 @@ async fn discard<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B) {
     }
 }
 
-async fn read_body<B>(request: Request<B>, user: User) -> Result<Ask, Failure>
+async fn read_body<B>(request: Request<B>, user: User, patience: Patience) -> Result<Ask, Failure>
 where
     B: hyper::body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut body = Box::pin(body);
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, BODY_LIMIT).collect());
     let body = match collected.await {
@@ -142,7 +149,10 @@ where
         accept: accepts(&head.headers),
         content_type: text(&head.headers, header::CONTENT_TYPE.as_str()),
         body,
+        upgrade: head.extensions.remove(),
+        patience,
         forwarded_by: head.headers.contains_key(FORWARDED_BY).then(|| text(&head.headers, FORWARDED_BY)),
+        headers: head.headers,
         user,
     })
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! bytes -> server -> route -> read | watch | write | delete | scale | logs -> Replica
+//!                               \-> stream (exec, attach, portforward) -> Runtime
 //!                               \-> discovery, openapi, Extra (the fleet's own corner, /kith/...)
 //! ```
 #![expect(clippy::disallowed_methods, reason = "the edge draws unique ids, and reads log files")]
@@ -20,6 +21,7 @@ pub mod fleet;
 pub(crate) mod fuzz;
 mod handle;
 mod logs;
+mod metrics;
 mod openapi;
 mod patience;
 mod peer;
@@ -27,6 +29,7 @@ mod read;
 mod route;
 mod scale;
 mod server;
+mod stream;
 mod watch;
 mod write;
 
@@ -44,6 +47,7 @@ pub use server::ServeError;
 
 use crate::consensus::Replica;
 use crate::resource::{Timestamp, kind, meta};
+use crate::runtime::Runtime;
 use crate::store::{Batch, Check, Key, Precondition, Write};
 
 /// The namespaces that every fleet has from the start.
@@ -57,6 +61,8 @@ pub struct ApiConfig {
     pub peers: Arc<dyn PeerStreams>,
     /// The fleet's own corner under `/kith/`.
     pub extra: Arc<dyn Extra>,
+    /// The containers of this device; none where it runs none.
+    pub runtime: Option<Arc<dyn Runtime>>,
     /// Where containers of this device log.
     pub log_dir: PathBuf,
     /// This device's name.
@@ -79,13 +85,16 @@ struct Inner {
     config: ApiConfig,
     /// One permit for each open connection.
     connections: Arc<Semaphore>,
+    /// One for each that has become streams to a pod.
+    streams: Arc<Semaphore>,
 }
 
 impl Api {
     /// An API that serves nothing yet.
     pub fn new(config: ApiConfig) -> Self {
         let connections = Arc::new(Semaphore::new(server::CONNECTIONS_LIMIT));
-        Self { inner: Arc::new(Inner { config, connections }) }
+        let streams = Arc::new(Semaphore::new(stream::STREAMS_LIMIT));
+        Self { inner: Arc::new(Inner { config, connections, streams }) }
     }
 
     fn replica(&self) -> &dyn Replica {

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,21 +14,33 @@ use tokio::time::Sleep;
 /// How long a client may take nothing of an answer that is ready for it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Whether a connection still waits for its other side no longer than its limit. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    /// From now on the other side may take its time.
+    pub(super) fn endless(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The stream, and since when it waits for its other side.
 pub(super) struct Patient<S> {
     inner: S,
     limit: Duration,
+    patience: Patience,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit, waiting: None }
+    pub(super) fn new(inner: S, limit: Duration, patience: Patience) -> Self {
+        Self { inner, limit, patience, waiting: None }
     }
 
     /// Passes on what came of a write; an error when nothing came of it for too long.
     fn judge<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if done.is_ready() {
+        if done.is_ready() || self.patience.0.load(Ordering::Relaxed) {
             self.waiting = None;
             return done;
         }
@@ -82,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_cut_off_and_who_is_slow_is_not() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut near = Patient::new(near, Duration::from_secs(1));
+        let mut near = Patient::new(near, Duration::from_secs(1), Patience::default());
         let reader = tokio::spawn(async move {
             let mut taken = [0; 1];
             for _ in 0..12 {

@@ -1,6 +1,7 @@
 //! Paths of the API. It says what a path means; it never looks whether it exists.
 
 use super::ask::decode;
+use super::metrics::{self, Metrics};
 use crate::resource::kind::{self, Kind};
 
 /// What a path means.
@@ -24,6 +25,8 @@ pub(super) enum Route {
     OpenApi3,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
     OpenApi3Of { group: String, version: String },
+    /// `/apis/metrics.k8s.io/v1beta1/...`
+    Metrics(Metrics),
     /// Objects of a kind.
     Objects(Target),
     /// `/kith/...`
@@ -72,6 +75,7 @@ impl Route {
                 Some(Self::Resources { group: (*group).to_owned(), version: (*version).to_owned() })
             }
             ["api", version, rest @ ..] => target("", version, rest).map(Self::Objects),
+            ["apis", metrics::GROUP, metrics::VERSION, rest @ ..] => Metrics::parse(rest).map(Self::Metrics),
             ["apis", group, version, rest @ ..] => target(group, version, rest).map(Self::Objects),
             _ => None,
         }
@@ -127,7 +131,7 @@ mod tests {
         for nothing in [
             "/api/v1/pods/b",
             "/api/v1/namespaces/a/nodes",
-            "/api/v1/namespaces/a/pods/b/exec",
+            "/api/v1/namespaces/a/pods/b/nothing",
             "/api/v1/deployments",
             "/api/v2/pods",
             "/api/v1/namespaces/a/pods/..",

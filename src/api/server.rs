@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::patience::{Patient, WRITE_TIMEOUT};
+use super::patience::{Patience, Patient, WRITE_TIMEOUT};
 use super::{Api, User};
 
 /// The most connections at a time.
@@ -60,9 +60,10 @@ impl Api {
             tracing::warn!(limit = CONNECTIONS_LIMIT, "too many API connections, one was closed");
             return;
         };
+        let patience = Patience::default();
         let service = service_fn(|request| {
-            let (api, user) = (self.clone(), user.clone());
-            async move { Ok::<_, std::convert::Infallible>(api.answer(request, user).await) }
+            let (api, user, patience) = (self.clone(), user.clone(), patience.clone());
+            async move { Ok::<_, std::convert::Infallible>(api.answer(request, user, patience).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -70,7 +71,8 @@ impl Api {
             .max_buf_size(HEAD_LIMIT)
             .max_headers(HEADERS_LIMIT)
             .half_close(false)
-            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT, patience.clone())), service)
+            .with_upgrades();
         tokio::pin!(connection);
         let shutdown = self.inner.config.shutdown.clone();
         // The connection is polled on after the shutdown, so that no answer is cut in the middle.

@@ -19,6 +19,10 @@ pub(crate) struct AgentArgs {
     /// Check the settings and stop
     #[arg(long)]
     check: bool,
+    /// Remove what Kith made on this device outside of its data and logs: containers, cgroups,
+    /// namespaces, mounts, the pods' network. No agent may run
+    #[arg(long, conflicts_with = "check")]
+    cleanup: bool,
 }
 
 pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
@@ -26,7 +30,30 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     if args.check {
         return super::output::say!("the settings are good");
     }
+    if args.cleanup {
+        return clean_up(&config);
+    }
     serve(config, session.common.config.clone())
+}
+
+fn clean_up(config: &Config) -> Result<(), Failure> {
+    let removed = wait(async {
+        let cleaned = crate::agent::cleanup::clean_up(config).await;
+        cleaned
+            .map_err(|error| Failure::of(Code::Failed, &error).hint("what is left is tried again by the same command"))
+    })?;
+    for what in &removed {
+        super::output::say!("removed {what}")?;
+    }
+    if removed.is_empty() {
+        super::output::say!("there was nothing to remove")?;
+    }
+    for (what, folder) in [("data", &config.data_dir), ("logs", &config.log_dir)] {
+        if folder.exists() {
+            super::output::say!("left the {what} in {}", folder.display())?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs the agent until it is told to stop.

@@ -17,9 +17,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::failure::{Code, Failure};
 use super::output::{Paint, note};
+use super::pod::streams::{Carrier, Socket};
 
 /// How long an agent may take to begin its answer; it gives up on a quorum long before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -135,7 +137,33 @@ impl Client {
         Ok(Stream { body: self.checked(response).await?.into_body(), rest: BytesMut::new(), ended: false })
     }
 
+    /// Opens streams to a pod.
+    pub(crate) async fn upgrade(&self, path: &str) -> Result<Socket, Failure> {
+        use base64::Engine as _;
+        let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
+        let headers = [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", &key),
+            ("sec-websocket-protocol", "v5.channel.k8s.io"),
+        ];
+        let mut response = self.exchange_with(Ask::get(path), &headers).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (status, bytes) = Self::collect(response).await?;
+            return Err(refusal(status, &bytes));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await;
+        let upgraded = upgraded.map_err(|e| Failure::of(Code::Unreachable, &e).during("open the streams"))?;
+        let carrier: Box<dyn Carrier> = Box::new(TokioIo::new(upgraded));
+        Ok(Socket::from_raw_socket(carrier, Role::Client, None).await)
+    }
+
     async fn exchange(&self, ask: Ask<'_>) -> Result<Response<Incoming>, Failure> {
+        self.exchange_with(ask, &[]).await
+    }
+
+    async fn exchange_with(&self, ask: Ask<'_>, headers: &[(&str, &str)]) -> Result<Response<Incoming>, Failure> {
         if self.verbose {
             note!("{} {}", ask.method, ask.path);
         }
@@ -147,7 +175,7 @@ impl Client {
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder()
             .method(ask.method)
             .uri(ask.path)
@@ -156,6 +184,9 @@ impl Client {
             .header(ACCEPT, ask.accept);
         if !ask.content_type.is_empty() {
             request = request.header(CONTENT_TYPE, ask.content_type);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request
             .body(Full::new(ask.body))

@@ -30,12 +30,14 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The HTTP status of the answer that said no, where there was one.
     pub(crate) status: Option<hyper::StatusCode>,
+    /// The exit code of a program that was run, where that is this command's too.
+    pub(crate) program: Option<u8>,
 }
 
 impl Failure {
     /// A failure with a plain message.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, chain: vec![message.into()], hint: None, status: None }
+        Self { code, chain: vec![message.into()], hint: None, status: None, program: None }
     }
 
     /// Something was tried and did not work.
@@ -60,12 +62,22 @@ impl Failure {
             }
             next = error.source();
         }
-        Self { code, chain, hint: None, status: None }
+        Self { code, chain, hint: None, status: None, program: None }
     }
 
     /// A failure of which everything has been said.
     pub(crate) fn said(code: Code) -> Self {
-        Self { code, chain: Vec::new(), hint: None, status: None }
+        Self { code, chain: Vec::new(), hint: None, status: None, program: None }
+    }
+
+    /// A program that was run ended with a code other than 0. It has said why itself.
+    pub(crate) fn ended(code: u8) -> Self {
+        Self { program: Some(code), ..Self::said(Code::Failed) }
+    }
+
+    /// What the shell sees.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.program.unwrap_or(self.code as u8)
     }
 
     /// Adds what to do about it.

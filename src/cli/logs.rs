@@ -43,6 +43,9 @@ pub(crate) struct LogsArgs {
     /// Only what is not older: 10s, 5m, 1h
     #[arg(long, value_parser = parse_span, value_name = "SPAN")]
     since: Option<Duration>,
+    /// Only what is not older than this moment: 2026-01-31T07:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
+    since_time: Option<jiff::Timestamp>,
     /// Of the container before its last restart
     #[arg(short, long)]
     previous: bool,
@@ -52,6 +55,9 @@ pub(crate) struct LogsArgs {
     /// Begin each line with its pod and container
     #[arg(long)]
     prefix: bool,
+    /// The most logs to follow at once
+    #[arg(long, default_value_t = FOLLOW_LIMIT, value_name = "NUMBER")]
+    max_log_requests: usize,
 }
 
 /// One container whose log is read.
@@ -73,8 +79,10 @@ pub(crate) async fn run(args: &LogsArgs, client: &Client) -> Result<(), Failure>
         }
         return Ok(());
     }
-    if sources.len() > FOLLOW_LIMIT {
-        return Err(Failure::usage(format!("{} logs are too many to follow at once: {FOLLOW_LIMIT}", sources.len())));
+    let limit = args.max_log_requests;
+    if sources.len() > limit {
+        let message = format!("{} logs are too many to follow at once: {limit}", sources.len());
+        return Err(Failure::usage(message).hint("select fewer pods, or raise --max-log-requests"));
     }
     try_join_all(sources.iter().map(|source| async move {
         match read(source, prefixed, args, client).await {
@@ -117,11 +125,13 @@ async fn selected(selector: &str, args: &LogsArgs, client: &Client) -> Result<Ve
 }
 
 fn of_pod(pod: &Value, args: &LogsArgs) -> Vec<Source> {
-    let names = || pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+    let listed = |list: &str| pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+    let names = || listed("containers");
     let source =
         |container: Option<&str>| Source { pod: name_of(pod).to_owned(), container: container.map(str::to_owned) };
     if args.all_containers {
-        return names().map(|name| source(Some(name))).collect();
+        let all = listed("initContainers").chain(names()).chain(listed("ephemeralContainers"));
+        return all.map(|name| source(Some(name))).collect();
     }
     let chosen = args.container.as_deref().or_else(|| names().next());
     if args.container.is_none() && names().count() > 1 {
@@ -155,6 +165,7 @@ fn pairs(source: &Source, args: &LogsArgs) -> Vec<(&'static str, String)> {
     let tail = args.tail.or_else(|| args.selector.is_some().then_some(SELECTED_TAIL));
     pairs.extend(tail.map(|lines| ("tailLines", lines.to_string())));
     pairs.extend(args.since.map(|span| ("sinceSeconds", span.as_secs().max(1).to_string())));
+    pairs.extend(args.since_time.map(|time| ("sinceTime", time.to_string())));
     let flags = [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)];
     pairs.extend(flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned())));
     pairs

@@ -8,13 +8,16 @@
 
 mod agent;
 mod apply;
+mod attach;
 mod backup;
 mod client;
 mod completion;
 mod cordon;
+mod cp;
 mod delete;
 mod describe;
 mod dev;
+mod exec;
 mod failure;
 mod get;
 mod image;
@@ -27,11 +30,15 @@ mod man;
 mod manifests;
 mod output;
 mod plan;
+mod pod;
+mod port_forward;
 mod recover;
+mod run;
 mod scale;
 mod status;
 mod target;
 mod token;
+mod top;
 mod version;
 
 use std::ffi::OsString;
@@ -108,9 +115,22 @@ enum Command {
     Uncordon(cordon::CordonArgs),
     /// Print what containers wrote
     Logs(logs::LogsArgs),
+    /// Make a pod from an image
+    Run(run::RunArgs),
+    /// Run a program in a container
+    Exec(exec::ExecArgs),
+    /// Print what a container writes from now on
+    Attach(attach::AttachArgs),
+    /// Copy files into a container or out of it
+    Cp(cp::CpArgs),
+    /// What devices and pods use now
+    #[command(subcommand)]
+    Top(top::TopCommand),
+    /// Lead ports of this machine into a pod
+    PortForward(port_forward::PortForwardArgs),
     /// What the fleet would do, and why, without doing it
     Plan(plan::PlanArgs),
-    /// Import, load, save, list and remove images on this device
+    /// Pull, push, import, load, save, list and remove images on this device
     #[command(subcommand)]
     Image(image::ImageCommand),
     /// Print a file with which kubectl reaches this fleet
@@ -182,7 +202,7 @@ pub fn main() -> ExitCode {
             if !text.is_empty() {
                 output::aside(format_args!("{}", text.trim_end()));
             }
-            failure.code.into()
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -206,6 +226,12 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Cordon(args) => wait(cordon::run(&args, true, &session.client()?)),
         Command::Uncordon(args) => wait(cordon::run(&args, false, &session.client()?)),
         Command::Logs(args) => wait(logs::run(&args, &session.client()?)),
+        Command::Run(args) => wait(run::run(&args, &session.client()?)),
+        Command::Exec(args) => wait(exec::run(&args, &session.client()?)),
+        Command::Attach(args) => wait(attach::run(&args, &session.client()?)),
+        Command::Cp(args) => wait(cp::run(&args, &session.client()?)),
+        Command::Top(command) => wait(top::run(&command, &session.client()?)),
+        Command::PortForward(args) => wait(port_forward::run(&args, &session.client()?)),
         Command::Plan(args) => wait(plan::run(&args, &session.client()?)),
         Command::Image(command) => image::run(&command, session),
         Command::Kubeconfig(args) => wait(kubeconfig::run(&args, &session.client()?)),

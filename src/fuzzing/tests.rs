@@ -95,10 +95,30 @@ fn seeds() -> Vec<Seed> {
     seeds.push(("transaction", "put", transaction));
     seeds.push(("snapshot", "small", crate::storage::fuzz::small_snapshot()));
     seeds.push(("wal", "records", crate::storage::fuzz::wal_seed()));
+    seeds.extend(crate::api::fuzz::spdy_seeds().into_iter().map(|(name, bytes)| ("spdy", name, bytes)));
     texts(&mut seeds);
     let (layer, archive) = archives();
     seeds.push(("layer", "layer", layer));
     seeds.push(("archive", "docker", archive));
+    seeds.push((
+        "zstd",
+        "frame",
+        ruzstd::encoding::compress_to_vec(&[7; 3000][..], ruzstd::encoding::CompressionLevel::Fastest),
+    ));
+    seeds.push((
+        "registry",
+        "challenge",
+        b"Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:a/b:pull\", Basic".to_vec(),
+    ));
+    seeds.push(("registry", "token", br#"{"token": "abc", "access_token": "def", "expires_in": 300}"#.to_vec()));
+    seeds.push((
+        "registry",
+        "refusal",
+        br#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}"#.to_vec(),
+    ));
+    seeds.push(("registry", "secret", br#"{"auths": {"https://a:5000/v2/": {"auth": "dTpw"}}}"#.to_vec()));
+    let platforms = br#"{"schemaVersion": 2, "manifests": [{"digest": "sha256:0000000000000000000000000000000000000000000000000000000000000000", "size": 1, "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}]}"#;
+    seeds.push(("registry", "index", platforms.to_vec()));
     assert_eq!(codec::VERSION, 1, "seeds of the release before stay, beside new ones");
     seeds
 }

@@ -20,7 +20,7 @@ pub(super) const JSON_MAX: u64 = 8 << 20;
 pub(super) struct Held {
     pub(super) digest: Digest,
     pub(super) size: u64,
-    file: File,
+    pub(super) file: File,
 }
 
 impl Held {
@@ -95,6 +95,18 @@ impl ImageStore {
 /// Parses a JSON document of an image.
 pub(super) fn parse<T: for<'de> serde::Deserialize<'de>>(bytes: &[u8], what: &str) -> Result<T, ImageError> {
     serde_json::from_slice(bytes).map_err(|error| ImageError::damaged(what, error))
+}
+
+/// Replaces a small file of a folder, whole.
+pub(super) fn write_whole(dir: &std::path::Path, name: &str, value: &impl serde::Serialize) -> Result<(), ImageError> {
+    use std::io::Write;
+    let path = dir.join(name);
+    let step = || ImageError::io(format!("write {}", path.display()));
+    let bytes = serde_json::to_vec_pretty(value).map_err(|error| step()(error.into()))?;
+    let mut draft = tempfile::NamedTempFile::new_in(dir).map_err(step())?;
+    draft.write_all(&bytes).and_then(|()| draft.as_file().sync_all()).map_err(step())?;
+    draft.persist(&path).map_err(|error| step()(error.error))?;
+    sync_dir(dir)
 }
 
 /// Makes renames in a folder durable.

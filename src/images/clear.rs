@@ -15,18 +15,39 @@ use super::{Digest, ImageError, ImageStore};
 /// Age after which a draft that nobody holds was left by a process that died.
 const DRAFT_AGE: Duration = Duration::from_mins(10);
 
+/// Age after which a download that broke is not waited for any more.
+const PART_AGE: Duration = Duration::from_hours(24);
+
+/// Blobs and unpacked layers of images.
+#[derive(Default)]
+pub(super) struct Needed {
+    pub(super) blobs: BTreeSet<Digest>,
+    pub(super) layers: BTreeSet<Digest>,
+}
+
+impl Needed {
+    pub(super) fn add(&mut self, store: &ImageStore, manifest: &Digest) -> Result<(), ImageError> {
+        let document = store.manifest(manifest)?;
+        self.layers.extend(store.config_file(&document)?.rootfs.diff_ids);
+        self.blobs.insert(manifest.clone());
+        self.blobs.insert(document.config.digest);
+        self.blobs.extend(document.layers.into_iter().map(|layer| layer.digest));
+        Ok(())
+    }
+}
+
 impl ImageStore {
     /// Removes blobs and unpacked layers that no name leads to, unless somebody holds them.
     pub(super) fn clear_unnamed(&self, _: &StoreLock) -> Result<(), ImageError> {
-        let (mut blobs, mut layers) = (BTreeSet::<Digest>::new(), BTreeSet::<Digest>::new());
-        for named in self.names()?.images {
+        let mut kept_images = self.names()?.images;
+        // What ran last stays for a rollback, also when its name has moved on.
+        kept_images.extend(self.ran()?.workloads.into_values().flatten());
+        let mut needed = Needed::default();
+        for named in &kept_images {
             // An image that can not be read stops this: better too much on the disk than too little.
-            let manifest = self.manifest(&named.manifest)?;
-            layers.extend(self.config_file(&manifest)?.rootfs.diff_ids);
-            blobs.insert(named.manifest);
-            blobs.insert(manifest.config.digest);
-            blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            needed.add(self, &named.manifest)?;
         }
+        let Needed { blobs, layers } = needed;
         let kept = |entry: &DirEntry, kept: &BTreeSet<Digest>| {
             entry.file_name().to_str().is_none_or(|hex| kept.iter().any(|digest| digest.hex() == hex))
         };
@@ -50,7 +71,8 @@ impl ImageStore {
         for entry in ingested.chain(unpacked) {
             let changed = entry.metadata().and_then(|metadata| metadata.modified());
             let age = changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
-            if age.is_some_and(|age| age > DRAFT_AGE) {
+            let is_part = entry.path().extension().is_some_and(|ending| ending == "part");
+            if age.is_some_and(|age| age > if is_part { PART_AGE } else { DRAFT_AGE }) {
                 remove_unheld(&entry.path())?;
             }
         }
@@ -58,17 +80,17 @@ impl ImageStore {
     }
 }
 
-fn is_draft(entry: &DirEntry) -> bool {
+pub(super) fn is_draft(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-fn entries(dir: &Path) -> Result<Vec<DirEntry>, ImageError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<DirEntry>, ImageError> {
     let listed = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     listed.map_err(ImageError::io(format!("list {}", dir.display())))
 }
 
 /// Removes a file or folder whose exclusive lock is to be had at once.
-fn remove_unheld(path: &Path) -> Result<(), ImageError> {
+pub(super) fn remove_unheld(path: &Path) -> Result<(), ImageError> {
     let step = || ImageError::io(format!("remove {}", path.display()));
     let handle = match File::open(path) {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),

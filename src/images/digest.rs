@@ -23,7 +23,7 @@ impl Digest {
         &self.0["sha256:".len()..]
     }
 
-    fn from_hash(hash: &[u8]) -> Self {
+    pub(super) fn from_hash(hash: &[u8]) -> Self {
         Self(format!("sha256:{}", hex::encode(hash)))
     }
 }

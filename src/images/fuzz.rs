@@ -7,11 +7,15 @@
 )]
 
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use super::blobs::parse;
+use super::manifest::{ConfigFile, Index, Manifest};
 use super::place::Placer;
-use super::{Digest, ImageName, ImageStore, members};
+use super::registry::Challenge;
+use super::{Digest, ImageName, ImageStore, Keychain, members, platform};
 
 /// A folder with a neighbour that must not change.
 struct Yard(tempfile::TempDir);
@@ -51,6 +55,28 @@ pub(crate) fn archive(bytes: &[u8]) {
         let _ = store.unpack(&image);
     }
     let _ = store.list();
+}
+
+/// What registries say before they answer, and what they answer: challenges, tokens, refusals,
+/// manifests, and the credentials of pull secrets.
+pub(crate) fn registry(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = Challenge::parse(&text);
+    let _ = super::registry::token_in(bytes);
+    let said = super::registry::detail(bytes);
+    assert!(said.chars().count() <= 200 && !said.contains(char::is_control), "{said:?}");
+    let mut keychain = Keychain::default();
+    let _ = keychain.add_docker_config(bytes, "fuzz");
+    if let Ok(index) = parse::<Index>(bytes, "fuzz") {
+        let _ = (platform::best(&index.manifests), platform::listed(&index.manifests));
+    }
+    let _ = parse::<Manifest>(bytes, "fuzz");
+    let _ = parse::<ConfigFile>(bytes, "fuzz").map(|file| file.created());
+}
+
+/// A layer compressed by zstd: at most so much of it is unpacked.
+pub(crate) fn zstd(bytes: &[u8]) {
+    let _ = io::copy(&mut super::zstd::Frames::new(bytes).take(4 << 20), &mut io::sink());
 }
 
 /// The tar of one layer.

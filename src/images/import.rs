@@ -52,7 +52,8 @@ impl ImageStore {
             layers: vec![layer],
         };
         let manifest_blob = self.put(&*json(&manifest)?, None)?;
-        let named = Named { name: name.to_stored(), manifest: manifest_blob.digest.clone(), user: config.user };
+        let named =
+            Named { name: name.to_stored(), manifest: manifest_blob.digest.clone(), user: config.user, index: None };
         let lock = self.lock()?;
         self.point(std::slice::from_ref(&named), &lock)?;
         self.clear_unnamed(&lock)?;

@@ -23,6 +23,7 @@ const UNPACKED_MAX: u64 = 32 << 30;
 pub(super) enum Packing {
     Plain,
     Gzip,
+    Zstd,
 }
 
 impl Packing {
@@ -33,7 +34,7 @@ impl Packing {
         };
         match start {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => unsupported("zstd", "build or copy the image with gzip layers"),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', ..] => unsupported("xz", "unpack it first, or compress it with gzip"),
             [b'B', b'Z', b'h', ..] => unsupported("bzip2", "unpack it first, or compress it with gzip"),
             _ => Ok(Self::Plain),
@@ -44,6 +45,7 @@ impl Packing {
         match self {
             Self::Plain => manifest::LAYER,
             Self::Gzip => manifest::LAYER_GZIP,
+            Self::Zstd => manifest::LAYER_ZSTD,
         }
     }
 }
@@ -56,6 +58,7 @@ pub(super) fn open_tar<'a>(reader: impl Read + 'a, what: &str) -> Result<Box<dyn
     Ok(match Packing::of(start, what)? {
         Packing::Plain => Box::new(reader),
         Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
+        Packing::Zstd => Box::new(super::zstd::Frames::new(reader)),
     })
 }
 
@@ -71,7 +74,24 @@ pub(super) fn digests(file: File, what: &str) -> Result<(super::Digest, Packing)
     Ok((digest, packing))
 }
 
+/// An unpacked layer that is not cleared away as long as this lives.
+pub(super) struct Layered(#[expect(dead_code, reason = "held, not read")] File);
+
 impl ImageStore {
+    /// Unpacks a layer and holds it until a name leads to it.
+    pub(super) fn hold_layer(&self, layer: &Layer) -> Result<Layered, ImageError> {
+        use std::os::unix::fs::MetadataExt;
+        let step = || ImageError::io(format!("hold layer {}", layer.tar));
+        loop {
+            let folder = File::open(self.unpack_layer(layer)?).map_err(step())?;
+            folder.lock_shared().map_err(step())?;
+            // It may have been cleared away before the lock was ours.
+            if folder.metadata().map_err(step())?.nlink() > 0 {
+                return Ok(Layered(folder));
+            }
+        }
+    }
+
     /// Unpacks what is not unpacked yet; returns the folders to mount, lowest first. Every byte is
     /// checked against its digest before a folder appears.
     pub fn unpack(&self, image: &Image) -> Result<Vec<PathBuf>, ImageError> {
@@ -84,7 +104,7 @@ impl ImageStore {
         image.layers.iter().map(|layer| self.unpack_layer(layer)).collect()
     }
 
-    fn unpack_layer(&self, layer: &Layer) -> Result<PathBuf, ImageError> {
+    pub(super) fn unpack_layer(&self, layer: &Layer) -> Result<PathBuf, ImageError> {
         let target = self.layer_dir().join(layer.tar.hex());
         if target.is_dir() {
             return Ok(target);

@@ -135,6 +135,7 @@ impl ImageStore {
                 name: name.to_stored(),
                 manifest: manifest.clone(),
                 user,
+                index: None,
             }));
         }
         Ok(named)
@@ -150,10 +151,7 @@ impl ImageStore {
         found: &mut Vec<(Digest, Vec<String>)>,
     ) -> Result<(), ImageError> {
         for entry in index.manifests {
-            let fits = entry
-                .platform
-                .as_ref()
-                .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture());
+            let fits = entry.platform.as_ref().is_none_or(|platform| platform.fit().is_some());
             if !fits || found.len() >= IMAGES_MAX {
                 continue;
             }

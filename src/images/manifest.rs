@@ -18,6 +18,13 @@ pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of a layer that gzip compressed.
 pub(super) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+/// Media type of a layer that zstd compressed.
+pub(super) const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// What is accepted of a registry: one image or an index, in OCI's words or in Docker's.
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// Where containerd and Docker note an image's name in an index.
 pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 /// Where everyone else does.
@@ -42,6 +49,8 @@ pub(super) struct Descriptor {
 pub(super) struct Platform {
     pub(super) architecture: String,
     pub(super) os: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) variant: String,
 }
 
 /// A list of manifests.

@@ -3,7 +3,9 @@
 //! Extended headers are read here and not by the tar library, as that would take them into memory
 //! whatever their size. A member that two readers could understand in two ways is refused.
 
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 use super::ImageError;
 
@@ -46,7 +48,8 @@ pub(super) fn each(
     mut visit: impl FnMut(Member, &mut dyn Read) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
     let damaged = |error: io::Error| ImageError::damaged(what, error);
-    let mut archive = tar::Archive::new(reader);
+    let real = Rc::new(Cell::new(None));
+    let mut archive = tar::Archive::new(Padded { inner: reader, count: 0, end: real.clone() });
     let mut next = Extended::default();
     let mut count = 0;
     for entry in archive.entries().map_err(damaged)?.raw(true) {
@@ -64,10 +67,45 @@ pub(super) fn each(
             _ => {
                 let member = member(&entry, std::mem::take(&mut next), what)?;
                 visit(member, &mut entry)?;
+                let end = entry.raw_file_position().saturating_add(entry.size());
+                io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
+                // Zeros may stand in for what fills the last block up, and for nothing else.
+                if real.get().is_some_and(|real| real < end) {
+                    return Err(ImageError::damaged(what, "it is cut off within a file"));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Fills the last block up with zeros: some writers leave it short, and what is in it is whole.
+struct Padded<R> {
+    inner: R,
+    count: u64,
+    /// Where the reader really ended, once it did.
+    end: Rc<Cell<Option<u64>>>,
+}
+
+/// Bytes of a block of a tar.
+const BLOCK: u64 = 512;
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.end.get().is_none() {
+            let count = self.inner.read(buffer)?;
+            self.count += count as u64;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.end.set(Some(self.count));
+        }
+        let missing = self.count.next_multiple_of(BLOCK) - self.count;
+        let count = buffer.len().min(usize::try_from(missing).unwrap_or(0));
+        buffer[..count].fill(0);
+        self.count += count as u64;
+        Ok(count)
+    }
 }
 
 fn extended(entry: &mut (impl Read + ?Sized), what: &str) -> Result<Vec<u8>, ImageError> {
@@ -164,4 +202,61 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A path of an archive for a message.
 pub(super) fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(&path[..path.len().min(300)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same bytes over and over, so many times.
+    struct Again<'a> {
+        bytes: &'a [u8],
+        at: usize,
+        times: u64,
+    }
+
+    impl Read for Again<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.at == self.bytes.len() {
+                (self.at, self.times) = (0, self.times - 1);
+            }
+            let count = if self.times == 0 { 0 } else { buffer.len().min(self.bytes.len() - self.at) };
+            buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+            self.at += count;
+            Ok(count)
+        }
+    }
+
+    fn header(size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("f").unwrap();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_cksum();
+        header
+    }
+
+    #[test]
+    fn more_than_a_million_entries_are_refused() {
+        let header = header(0);
+        let flood = Again { bytes: header.as_bytes(), at: 0, times: u64::MAX };
+        let error = each(flood, "flood", |_, _| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("more than 1000000 entries"), "{error}");
+    }
+
+    #[test]
+    fn a_last_block_may_be_short_but_not_what_is_in_it() {
+        let mut bytes = header(3).as_bytes().to_vec();
+        bytes.extend_from_slice(b"abc");
+        let mut found = Vec::new();
+        each(&*bytes, "short", |_, content| {
+            content.read_to_end(&mut found).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found, b"abc");
+        bytes.pop();
+        let error = each(&*bytes, "cut", |_, _| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("cut off"), "{error}");
+    }
 }

@@ -1,9 +1,11 @@
 //! Images on this device: a content store verified by digest, names that point into it, and unpacked
-//! layers. It decides which bytes are what they claim to be; it never reaches the network.
+//! layers, filled from registries or from archives. It decides which bytes are what they claim to be.
 //!
 //! ```text
 //! <dir>/blobs/sha256/<hex>   manifests, configurations, layers as they came; immutable
 //! <dir>/names.json           name -> manifest, replaced whole
+//! <dir>/ran.json             what ran last for each workload, which stays
+//! <dir>/ingest/<hex>.part    a blob that is being downloaded, or was until the connection broke
 //! <dir>/layers/<hex>         unpacked layers by the digest of their tar, ready to be overlay lowers
 //! <dir>/lock                 held while names change or what nobody names is cleared away
 //! ```
@@ -24,11 +26,20 @@ mod manifest;
 mod members;
 mod name;
 mod names;
+mod partial;
 mod place;
+mod platform;
+mod prune;
+mod pull;
+mod push;
+mod ran;
+mod registry;
+mod room;
 mod save;
 #[cfg(test)]
 mod tests;
 mod user;
+mod zstd;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +47,10 @@ use std::path::{Path, PathBuf};
 pub use digest::Digest;
 pub use name::ImageName;
 pub use names::NamesVersion;
+pub use prune::{Cleared, Limits, Scope};
+pub use pull::{Progress, Pulled, Puller};
+pub use registry::{Credentials, Keychain, RegistryError, Wall};
+pub use room::Room;
 pub use save::Format;
 
 use crate::resource::{ImageConfig, Timestamp};
@@ -86,12 +101,28 @@ pub enum ImageError {
         /// What to do instead.
         hint: String,
     },
+    /// The disk can not hold it.
+    #[error("no room: {wanted} bytes are wanted and {free} are free; kith image prune --dry-run shows what could go")]
+    NoRoom {
+        /// Bytes that are wanted at least.
+        wanted: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A registry could not be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 impl ImageError {
     fn io(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let step = step.into();
         move |source| Self::Io { step, source }
+    }
+
+    /// Whether the registry is out of reach: nothing is wrong with the image itself.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_unreachable())
     }
 
     fn damaged(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
@@ -157,24 +188,41 @@ impl ImageStore {
     /// The image of a name, or of a name and digest; `None` when it is not here.
     pub fn resolve(&self, name: &ImageName) -> Result<Option<Image>, ImageError> {
         let names = self.names()?;
-        names
-            .images
-            .iter()
-            .find(|named| name.means(&named.name, &named.manifest))
-            .map(|named| self.image(named))
-            .transpose()
+        if let Some(named) = names.images.iter().find(|named| named.is_meant_by(name)) {
+            return self.image(named).map(Some);
+        }
+        if name.digest().is_none() {
+            return Ok(None);
+        }
+        // What ran before its name moved on is still here by its digest.
+        self.ran()?.images().find(|named| named.is_meant_by(name)).map(|named| self.image(named)).transpose()
     }
 
     /// Forgets a name, and clears away what no other name and no container needs.
     pub fn remove(&self, name: &ImageName) -> Result<(), ImageError> {
         let lock = self.lock()?;
         let mut names = self.names()?;
-        let before = names.images.len();
-        names.images.retain(|named| !name.means(&named.name, &named.manifest));
-        if names.images.len() == before {
+        let mut ran = self.ran()?;
+        let gone: Vec<Digest> = names
+            .images
+            .iter()
+            .chain(ran.images())
+            .filter(|named| named.is_meant_by(name))
+            .map(|named| named.manifest.clone())
+            .collect();
+        if gone.is_empty() {
             return Err(ImageError::Unknown(name.clone()));
         }
+        names.images.retain(|named| !named.is_meant_by(name));
         self.write_names(&names, &lock)?;
+        let named = |manifest: &Digest| names.images.iter().any(|named| named.manifest == *manifest);
+        if gone.iter().any(|manifest| ran.images().any(|other| other.manifest == *manifest) && !named(manifest)) {
+            for images in ran.workloads.values_mut() {
+                images.retain(|other| !gone.contains(&other.manifest) || named(&other.manifest));
+            }
+            ran.workloads.retain(|_, images| !images.is_empty());
+            self.write_ran(&ran, &lock)?;
+        }
         self.clear_unnamed(&lock)
     }
 

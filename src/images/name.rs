@@ -17,6 +17,9 @@ pub struct ImageName {
     digest: Option<Digest>,
 }
 
+/// The registry that a name without one implies.
+pub(super) const HUB: &str = "docker.io";
+
 /// Longest repository, in bytes.
 const REPOSITORY_MAX: usize = 255;
 
@@ -50,6 +53,15 @@ impl ImageName {
         &self.repository
     }
 
+    /// The registry, `HOST[:PORT]`, and the repository as the registry calls it.
+    pub fn location(&self) -> (&str, String) {
+        match self.repository.split_once('/') {
+            Some((first, rest)) if is_host(first) => (first, rest.to_owned()),
+            Some(_) => (HUB, self.repository.clone()),
+            None => (HUB, format!("library/{}", self.repository)),
+        }
+    }
+
     /// The tag; `None` for a name that a digest alone completes.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
@@ -60,26 +72,41 @@ impl ImageName {
         self.digest.as_ref()
     }
 
-    /// Whether this name, as somebody asks for it, means an image that is stored as `named`.
-    pub(super) fn means(&self, named: &Self, manifest: &Digest) -> bool {
+    /// Whether this name, as somebody asks for it, means an image that is stored as `named`. `index` is
+    /// the index through which it was found.
+    pub(super) fn means(&self, named: &Self, manifest: &Digest, index: Option<&Digest>) -> bool {
         self.repository == named.repository
             && match &self.digest {
-                Some(digest) => digest == manifest,
-                None => self.tag == named.tag,
+                Some(digest) => digest == manifest || Some(digest) == index || Some(digest) == named.digest.as_ref(),
+                None => self.tag.is_some() && self.tag == named.tag,
             }
     }
 
-    /// The name under which an image is stored: with a tag, without a digest.
+    /// The name under which an image is stored: the tag, or the digest alone where there is one. A
+    /// digest never moves, so a tag beside it says nothing more.
     pub(super) fn to_stored(&self) -> Self {
-        let tag = self.tag.clone().or_else(|| Some("latest".to_owned()));
-        Self { repository: self.repository.clone(), tag, digest: None }
+        let tag = self.tag.clone().filter(|_| self.digest.is_none());
+        Self { repository: self.repository.clone(), tag, digest: self.digest.clone() }
+    }
+
+    /// The same repository by a digest alone.
+    pub(super) fn at(&self, digest: &Digest) -> Self {
+        Self { repository: self.repository.clone(), tag: None, digest: Some(digest.clone()) }
+    }
+
+    /// What a registry is asked for: the digest, or else the tag.
+    pub(super) fn reference(&self) -> String {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.clone().unwrap_or_else(|| "latest".into()),
+        }
     }
 }
 
 fn shorten(repository: &str) -> &str {
     let local = ["docker.io/", "index.docker.io/"].iter().find_map(|host| repository.strip_prefix(host));
     match local {
-        Some(path) => path.strip_prefix("library/").unwrap_or(path),
+        Some(path) => path.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(path),
         None => repository,
     }
 }
@@ -93,14 +120,18 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// As Docker tells them apart: a first part is a host when it looks like one.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 fn check_repository(repository: &str) -> Result<(), &'static str> {
     if repository.is_empty() || repository.len() > REPOSITORY_MAX {
         return Err("the name before the tag must have 1 to 255 characters");
     }
     let mut parts = repository.split('/').peekable();
-    // As Docker tells them apart: a first part is a host when it looks like one.
     let first = parts.peek().copied().unwrap_or_default();
-    if repository.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
+    if repository.contains('/') && is_host(first) {
         let fits =
             first.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']'));
         if !fits || !first.starts_with(|start: char| start.is_ascii_alphanumeric() || start == '[') {
@@ -175,6 +206,21 @@ mod tests {
             let name = ImageName::parse(given).unwrap();
             assert_eq!(name.to_string(), expected);
             assert_eq!(ImageName::parse(expected).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn a_name_implies_its_registry() {
+        for (given, registry, repository) in [
+            ("hello", "docker.io", "library/hello"),
+            ("team/hello:1", "docker.io", "team/hello"),
+            ("docker.io/library/a/b", "docker.io", "library/a/b"),
+            ("localhost/x", "localhost", "x"),
+            ("localhost:5000/x/y", "localhost:5000", "x/y"),
+            ("[::1]:5000/x", "[::1]:5000", "x"),
+            ("registry.barn/x/y/z", "registry.barn", "x/y/z"),
+        ] {
+            assert_eq!(ImageName::parse(given).unwrap().location(), (registry, repository.to_owned()), "{given}");
         }
     }
 

@@ -3,11 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "names live in a file")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{parse, sync_dir};
+use super::blobs::{parse, write_whole};
 use super::{Digest, ImageError, ImageName, ImageStore};
 use crate::resource::ImageUser;
 
@@ -15,12 +15,22 @@ use crate::resource::ImageUser;
 const VERSION: u32 = 1;
 
 /// What one name points to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Named {
     pub(super) name: ImageName,
     pub(super) manifest: Digest,
     /// The image's user, looked up in its own files when it was stored.
     pub(super) user: ImageUser,
+    /// The index through which it was found: the digest that its registry shows for the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<Digest>,
+}
+
+impl Named {
+    /// Whether somebody who asks for `name` means this image.
+    pub(super) fn is_meant_by(&self, name: &ImageName) -> bool {
+        name.means(&self.name, &self.manifest, self.index.as_ref())
+    }
 }
 
 /// All names, in order.
@@ -80,18 +90,16 @@ impl ImageStore {
     }
 
     pub(super) fn write_names(&self, names: &Names, _: &StoreLock) -> Result<(), ImageError> {
-        let path = self.dir.join("names.json");
-        let step = || ImageError::io(format!("write {}", path.display()));
-        let bytes = serde_json::to_vec_pretty(names).map_err(|error| step()(error.into()))?;
-        let mut draft = tempfile::NamedTempFile::new_in(&self.dir).map_err(step())?;
-        draft.write_all(&bytes).and_then(|()| draft.as_file().sync_all()).map_err(step())?;
-        draft.persist(&path).map_err(|error| step()(error.error))?;
-        sync_dir(&self.dir)
+        write_whole(&self.dir, "names.json", names)
     }
 
     /// Points names at manifests, replacing what they pointed at.
     pub(super) fn point(&self, added: &[Named], lock: &StoreLock) -> Result<(), ImageError> {
         let mut names = self.names()?;
+        if added.iter().all(|named| names.images.contains(named)) {
+            // Other names would have everyone look at every image again.
+            return Ok(());
+        }
         names.images.retain(|named| !added.iter().any(|other| other.name == named.name));
         names.images.extend_from_slice(added);
         names.images.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,14 +1,15 @@
 //! Links of one network namespace: bridge, virtual cables, addresses. A `Links` speaks to the
 //! namespace in which it was opened, also when its thread moves on.
 
-use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, State};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, State};
+use netlink_packet_route::route::RouteAttribute;
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{NetworkError, netns};
 
@@ -58,6 +59,92 @@ impl Links {
     pub async fn add_bridge(&self, name: &str) -> Result<(), NetworkError> {
         let bridge = LinkBridge::new(name).up().build();
         self.handle.link().add(bridge).execute().await.map_err(|e| refused("make bridge", name, &e))
+    }
+
+    /// Makes a bridge with an address of its own in hardware: it does not change with what is plugged
+    /// in, so nobody's neighbour tables grow stale.
+    pub async fn add_fixed_bridge(&self, name: &str, hardware: [u8; 6], mtu: u32) -> Result<(), NetworkError> {
+        let bridge = LinkBridge::new(name).address(hardware.to_vec()).mtu(mtu).build();
+        self.handle.link().add(bridge).execute().await.map_err(|e| refused("make bridge", name, &e))
+    }
+
+    /// Lays a cable from this namespace, where it ends as `name`, into another one. Both ends are down.
+    pub async fn lay_cable_to(
+        &self,
+        name: &str,
+        hardware: [u8; 6],
+        mtu: u32,
+        far_namespace: BorrowedFd<'_>,
+        far_name: &str,
+    ) -> Result<(), NetworkError> {
+        let far = LinkUnspec::new_with_name(far_name).mtu(mtu).setns_by_fd(far_namespace.as_raw_fd()).build();
+        let cable = LinkVeth::new(name, far_name).set_info_data(InfoData::Veth(InfoVeth::Peer(far)));
+        let cable = cable.address(hardware.to_vec()).mtu(mtu).build();
+        self.handle.link().add(cable).execute().await.map_err(|e| refused("lay cable", far_name, &e))
+    }
+
+    /// Plugs a link into a bridge and brings it up. What comes from it may go back to it: where the
+    /// bridge shows its packets to the packet filter, a pod reaches its own published port that way.
+    pub async fn plug_in(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
+        let (link, bridge) = (self.find(name).await?, self.find(bridge).await?);
+        let change = LinkUnspec::new_with_index(link.index).controller(bridge.index).up().build();
+        self.set(change, &format!("plug into {} the link", bridge.name), name).await?;
+        let reflecting = LinkBridgePort::new(link.index).hairpin(true).build();
+        let set = self.handle.link().set_port(reflecting).execute().await;
+        set.map_err(|e| refused("let packets return to link", name, &e))
+    }
+
+    /// Sends whatever has no other way to a neighbour.
+    pub async fn add_default_route(&self, gateway: Ipv4Addr) -> Result<(), NetworkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+        let added = self.handle.route().add(route).execute().await;
+        added.map_err(|e| refused("add a default route by", &gateway.to_string(), &e))
+    }
+
+    /// The smallest packet size of the links that lead to everywhere; `None` where none does.
+    pub async fn uplink_mtu(&self) -> Result<Option<u32>, NetworkError> {
+        let mut routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let mut uplinks = Vec::new();
+        while let Some(route) = routes.try_next().await.map_err(|e| refused("list the routes of", "all links", &e))? {
+            if route.header.destination_prefix_length == 0 {
+                uplinks.extend(route.attributes.iter().filter_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                }));
+            }
+        }
+        let mut links = self.handle.link().get().execute();
+        let mut least = None::<u32>;
+        while let Some(link) = links.try_next().await.map_err(|e| refused("list", "all links", &e))? {
+            let size = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(bytes) => Some(*bytes),
+                _ => None,
+            });
+            if uplinks.contains(&link.header.index) {
+                least = least.into_iter().chain(size).min();
+            }
+        }
+        Ok(least)
+    }
+
+    /// The names of all links, and each address of IPv4 with its length and its link's name.
+    pub async fn networks(&self) -> Result<(Vec<Link>, Vec<(Ipv4Addr, u8, String)>), NetworkError> {
+        let mut links = Vec::new();
+        let mut all = self.handle.link().get().execute();
+        while let Some(message) = all.try_next().await.map_err(|e| refused("list", "all links", &e))? {
+            links.push(parse(&message));
+        }
+        let mut networks = Vec::new();
+        let mut all = self.handle.address().get().execute();
+        while let Some(message) = all.try_next().await.map_err(|e| refused("list the addresses of", "all links", &e))? {
+            let name = links.iter().find(|link| link.index == message.header.index).map(|link| link.name.clone());
+            for attribute in message.attributes {
+                if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                    networks.push((address, message.header.prefix_len, name.clone().unwrap_or_default()));
+                }
+            }
+        }
+        Ok((links, networks))
     }
 
     /// Lays a cable: its near end is `name` in this namespace, plugged into `bridge`; its far end
@@ -130,6 +217,20 @@ impl Links {
         let link = self.find(name).await?;
         let added = self.handle.address().add(link.index, address, prefix).execute().await;
         added.map_err(|e| refused(&format!("add address {address}/{prefix} to link"), name, &e))
+    }
+
+    /// Takes an address from a link.
+    pub async fn remove_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+        let link = self.find(name).await?;
+        let mut all = self.handle.address().get().set_link_index_filter(link.index).execute();
+        let step = format!("remove address {address}/{prefix} from link");
+        while let Some(message) = all.try_next().await.map_err(|e| refused(&step, name, &e))? {
+            let is_it = |a: &AddressAttribute| *a == AddressAttribute::Local(IpAddr::V4(address));
+            if message.header.prefix_len == prefix && message.attributes.iter().any(is_it) {
+                return self.handle.address().del(message).execute().await.map_err(|e| refused(&step, name, &e));
+            }
+        }
+        Ok(())
     }
 
     /// The addresses at which others may reach this namespace: none of `lo`, none that are only

@@ -5,8 +5,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "namespaces are files")]
 
+mod conntrack;
 pub mod link;
+mod netfilter;
 pub mod netns;
+mod pods;
+mod rules;
 pub mod sandbox;
 
 use std::path::PathBuf;
@@ -59,4 +63,8 @@ pub enum NetworkError {
     /// The netlink socket could not be opened.
     #[error("open a netlink socket")]
     Netlink(#[source] std::io::Error),
+}
+
+fn failed(step: impl Into<String>, error: &dyn std::fmt::Display) -> NetworkError {
+    NetworkError::Sandbox { step: step.into(), reason: error.to_string() }
 }

@@ -81,6 +81,18 @@ pub struct ContainerSpec {
     /// Devices that it may open, besides `/dev/null` and its like.
     #[serde(default)]
     pub devices: Vec<DeviceNode>,
+    /// Where it may leave a message about its end; `None` means that nobody asks.
+    #[serde(default)]
+    pub last_words: Option<LastWords>,
+}
+
+/// A container's message about its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWords {
+    /// Absolute path inside the container of the file that it writes to.
+    pub path: String,
+    /// Whether the end of its log stands in for an empty message when it failed.
+    pub or_log: bool,
 }
 
 /// A file or a folder of the device inside a container.

@@ -118,7 +118,8 @@ impl Sources<'_> {
             let container = match wanted.container_name.as_deref().filter(|name| !name.is_empty()) {
                 None => self.container,
                 Some(name) => {
-                    let mut all = self.pod.spec.iter().flat_map(|spec| &spec.containers);
+                    let spec = self.pod.spec.iter();
+                    let mut all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
                     all.find(|container| container.name == name).ok_or_else(unknown)?
                 }
             };

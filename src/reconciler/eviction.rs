@@ -15,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateTerminated, Pod, PodCondition, PodSpec};
 
 use super::lifecycle::Case;
-use super::{Action, Decision, termination};
+use super::{Action, Decision};
 use crate::resource::{Quantity, Timestamp, footprint};
 
 /// Pods of this priority and above are never evicted for others: `system-cluster-critical`.
@@ -300,7 +300,8 @@ pub(super) fn evicted(pod: &Pod, message: &str, now: Timestamp) -> Pod {
     status.phase = Some("Failed".into());
     status.reason = Some("Evicted".into());
     status.message = Some(message.to_owned());
-    let lists = [&mut status.container_statuses, &mut status.init_container_statuses];
+    let lists =
+        [&mut status.container_statuses, &mut status.init_container_statuses, &mut status.ephemeral_container_statuses];
     for container in lists.into_iter().flat_map(|list| list.iter_mut().flatten()) {
         container.ready = false;
         container.started = Some(false);
@@ -340,8 +341,7 @@ pub(super) fn evicted(pod: &Pod, message: &str, now: Timestamp) -> Pod {
 /// Ends an evicted pod at once, gives back what its containers wrote, and reports it.
 pub(super) fn evict(case: &Case<'_>, decision: &mut Decision, message: &str) {
     for container in &case.own {
-        let settings = &case.target.settings;
-        termination::end(decision, settings, case.observed, container, Duration::ZERO, case.now);
+        case.step(decision, container, Duration::ZERO, None);
     }
     let pod = &case.pod.pod;
     let told = pod.status.as_ref().and_then(|status| status.reason.as_deref()) == Some("Evicted");

@@ -1,16 +1,26 @@
-//! One pod on this device: which of its containers to start, to let run or to end, and what to say
-//! about them.
+//! One pod on this device: in which order its containers start and end, and when it is over.
+//!
+//! ```text
+//! init 0 -> init 1 -> sidecar (started) -> init 2 -> main containers -> over
+//!                        \___________________________________________/ then sidecars end, last first
+//! ```
+//!
+//! [`super::standing`] decides on each container, [`super::status`] describes, [`super::changes`] tells.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, PodStatus};
 
-use super::container::{ContainerRef, ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
-use super::restart::{Restart, restart, wait};
+use super::container::{ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
+use super::hooks::{self, HookKind};
+use super::restart::{Restart, restart};
+use super::roles::{Part, Role};
 use super::sandbox::ObservedSandbox;
-use super::status::{self, Face, Standing};
-use super::target::{ImageState, Observed, Target, TargetPod};
-use super::{Action, COMPONENT, Decision, container_spec, devices, eviction, termination};
+use super::standing::{Gate, Standing};
+use super::status;
+use super::target::{Observed, Target, TargetPod};
+use super::termination::{self, Ending};
+use super::{Action, COMPONENT, Decision, devices, eviction};
 use crate::resource::Timestamp;
 use crate::resource::occurrence::{Occurrence, reference_to};
 
@@ -21,6 +31,9 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// `lastState` and the length of the last wait.
 const ATTEMPTS_KEPT: usize = 2;
 
+/// A pod that is ended because of its `activeDeadlineSeconds`.
+const DEADLINE: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+
 /// A pod and its containers, sorted by name and attempt.
 pub(super) struct Case<'a> {
     pub(super) target: &'a Target,
@@ -28,6 +41,7 @@ pub(super) struct Case<'a> {
     pub(super) pod: &'a TargetPod,
     pub(super) reference: PodRef,
     pub(super) own: Vec<&'a ObservedContainer>,
+    pub(super) parts: Vec<Part<'a>>,
     pub(super) sandbox: Option<&'a ObservedSandbox>,
     pub(super) now: Timestamp,
 }
@@ -39,9 +53,14 @@ impl<'a> Case<'a> {
             self.terminate(decision);
         } else if let Some(why) = self.target.evicted.get(&self.reference.uid) {
             eviction::evict(self, decision, why);
+            self.unshelter(decision);
             self.tidy(decision);
         } else if matches!(phase, Some("Succeeded" | "Failed")) {
-            self.retire(decision);
+            self.end_all(decision, Leftovers::Stay);
+            self.unshelter(decision);
+            self.tidy(decision);
+        } else if self.overdue(decision) {
+            self.fail(decision, DEADLINE);
         } else {
             self.run(decision);
         }
@@ -49,34 +68,223 @@ impl<'a> Case<'a> {
 
     /// Ends everything, then the pod itself.
     fn terminate(&self, decision: &mut Decision) {
-        for container in &self.own {
-            self.end(decision, container);
-        }
+        self.end_all(decision, Leftovers::Go);
         if self.unshelter(decision) && self.own.is_empty() {
             decision.push(Action::DeletePod { pod: self.reference.clone(), revision: self.pod.revision });
         }
     }
 
-    /// Lets a finished pod rest: its last exits stay for their logs.
-    fn retire(&self, decision: &mut Decision) {
-        for container in &self.own {
-            if !matches!(container.state, ContainerState::Exited(_)) {
-                self.end(decision, container);
-            }
-        }
-        self.unshelter(decision);
+    /// Ends everything, then says that the pod failed and why.
+    fn fail(&self, decision: &mut Decision, (reason, message): (&'static str, &str)) {
+        self.end_all(decision, Leftovers::Stay);
         self.tidy(decision);
+        if self.own.iter().any(|container| is_alive(container)) {
+            return;
+        }
+        let standings: Vec<Standing<'_>> =
+            self.parts.iter().map(|part| self.stand(decision, part, Gate::Over)).collect();
+        let mut fresh = status::pod_status(self, &standings);
+        fresh.phase = Some("Failed".into());
+        fresh.reason = Some(reason.into());
+        fresh.message = Some(message.into());
+        if self.report(decision, fresh) {
+            decision.push(self.event(None, false, reason, message.into()));
+        }
     }
 
-    fn end(&self, decision: &mut Decision, container: &ObservedContainer) {
-        let asked = termination::end(decision, &self.target.settings, self.observed, container, self.grace(), self.now);
-        if asked {
-            let name = &container.reference.container;
+    /// Whether the pod was active for longer than it may be.
+    fn overdue(&self, decision: &mut Decision) -> bool {
+        let allowed = self.pod.pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        let since = self.pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+        let (Some(allowed), Some(since)) = (allowed.and_then(|allowed| u64::try_from(allowed).ok()), since) else {
+            return false;
+        };
+        let over = Timestamp::from(since).plus(Duration::from_secs(allowed));
+        if over > self.now {
+            decision.wake(over);
+        }
+        over <= self.now
+    }
+
+    /// Starts what should run, and reports when nothing more is to be started.
+    fn run(&self, decision: &mut Decision) {
+        let before = decision.actions.len();
+        let standings = self.standings(decision);
+        for container in self.own.iter().filter(|container| self.part_of(container).is_none()) {
+            self.end(decision, container, self.grace());
+        }
+        if self.is_over() {
+            self.end_all(decision, Leftovers::Stay);
+        }
+        self.tidy(decision);
+        let starts = |action: &Action| matches!(action, Action::Start(_) | Action::MakeSandbox { .. });
+        let starting = decision.actions[before..].iter().any(starts);
+        // What is being started is seen running, or not, in a moment: one report then is enough.
+        if !starting {
+            let fresh = status::pod_status(self, &standings);
+            self.report(decision, fresh);
+        }
+    }
+
+    /// Decides on every container, each in its turn.
+    fn standings(&self, decision: &mut Decision) -> Vec<Standing<'_>> {
+        let over = self.is_over();
+        let begun = self.parts.iter().rposition(|part| part.role != Role::Ephemeral && self.newest(part).is_some());
+        let mut closed = false;
+        let mut standings = Vec::with_capacity(self.parts.len());
+        for (index, part) in self.parts.iter().enumerate() {
+            let gate = match part.role {
+                _ if over => Gate::Over,
+                Role::Ephemeral => Gate::Open,
+                _ if closed => Gate::Closed,
+                _ => Gate::Open,
+            };
+            let mut standing = self.stand(decision, part, gate);
+            // Whatever came after it shows that it was passed in this life of the device.
+            standing.passed |= begun.is_some_and(|begun| index < begun);
+            closed |= match part.role {
+                Role::Init | Role::Sidecar => !standing.passed,
+                // The next one begins when this one's hook is done.
+                Role::Main => standing.hooked || standing.is_to_be_hooked(),
+                Role::Ephemeral => false,
+            };
+            standings.push(standing);
+        }
+        standings
+    }
+
+    /// Whether nothing of the pod is started any more: its main containers are done, or an init
+    /// container failed for good.
+    fn is_over(&self) -> bool {
+        let mut main = self.parts.iter().filter(|part| part.role == Role::Main);
+        let mut init = self.parts.iter().filter(|part| part.role == Role::Init);
+        main.all(|part| self.final_code(part).is_some())
+            || init.any(|part| self.final_code(part).is_some_and(|code| code != 0))
+    }
+
+    /// The exit code of a container that does not run again.
+    fn final_code(&self, part: &Part<'_>) -> Option<i32> {
+        let mut attempts = self.attempts(part);
+        let Some(newest) = attempts.next() else {
+            let ended = self.outlived(part)?.state?.terminated?;
+            return Some(ended.exit_code);
+        };
+        let exit = exit_of(newest)?;
+        let previous = attempts.next().and_then(exit_of);
+        let settings = &self.target.settings;
+        let next = restart(part.policy, newest.reference.attempt, exit, previous, settings, self.now);
+        (next == Restart::Never).then_some(exit.code)
+    }
+
+    /// What stays known of a container that ran before the device was restarted and does not run again.
+    pub(super) fn outlived(&self, part: &Part<'_>) -> Option<ContainerStatus> {
+        let stored = status::stored(&self.pod.pod, &part.container.name)?;
+        stored.container_id.as_deref().filter(|id| !id.is_empty())?;
+        let state = stored.state.as_ref()?;
+        match (part.policy, &state.terminated) {
+            // Init containers do their work again, as nothing of it may be left.
+            (_, Some(ended)) if part.role == Role::Init && ended.exit_code == 0 => None,
+            ("Never", Some(_)) => Some(stored.clone()),
+            ("Never", None) if state.running.is_some() => Some(status::vanished(stored, self.now)),
+            ("OnFailure", Some(ended)) if ended.exit_code == 0 => Some(stored.clone()),
+            _ => None,
+        }
+    }
+
+    /// The attempts of a container that are here, newest first.
+    pub(super) fn attempts<'c>(&'c self, part: &Part<'_>) -> impl Iterator<Item = &'a ObservedContainer> + use<'a, 'c> {
+        let name = part.container.name.clone();
+        self.own.iter().rev().copied().filter(move |own| own.reference.container == name)
+    }
+
+    pub(super) fn newest(&self, part: &Part<'_>) -> Option<&'a ObservedContainer> {
+        self.attempts(part).next()
+    }
+
+    fn part_of(&self, container: &ObservedContainer) -> Option<(usize, &Part<'a>)> {
+        self.parts.iter().enumerate().find(|(_, part)| part.container.name == container.reference.container)
+    }
+
+    /// Removes attempts that nothing refers to any more.
+    fn tidy(&self, decision: &mut Decision) {
+        for (index, container) in self.own.iter().enumerate() {
+            let newer =
+                self.own[index + 1..].iter().filter(|other| other.reference.container == container.reference.container);
+            let superseded = newer.count() >= ATTEMPTS_KEPT;
+            let removal = Action::Remove(container.reference.clone());
+            if !is_alive(container) && superseded && !decision.actions.contains(&removal) {
+                decision.push(removal);
+            }
+        }
+    }
+
+    /// Ends the pod as a whole: sidecars after all others, the last one first.
+    fn end_all(&self, decision: &mut Decision, leftovers: Leftovers) {
+        let alive = |container: &&&ObservedContainer| is_alive(container);
+        let sidecar = |container: &ObservedContainer| {
+            self.part_of(container).filter(|(_, part)| part.role == Role::Sidecar).map(|(index, _)| index)
+        };
+        if self.own.iter().filter(alive).count() > 0 {
+            decision.ending.insert(self.reference.uid.clone());
+        }
+        let others = self.own.iter().filter(alive).any(|container| sidecar(container).is_none());
+        let last = self.own.iter().filter(alive).filter_map(|container| sidecar(container)).max();
+        let begun = self.observed.ending.get(&self.reference.uid).copied();
+        for container in &self.own {
+            let turn = sidecar(container).is_none_or(|index| !others && Some(index) == last);
+            if !is_alive(container) {
+                if leftovers == Leftovers::Go {
+                    decision.push(Action::Remove(container.reference.clone()));
+                }
+            } else if turn || self.grace().is_zero() {
+                self.end_within(decision, container, self.grace(), begun);
+            }
+        }
+    }
+
+    /// Takes the next step towards the end of one container.
+    pub(super) fn end(&self, decision: &mut Decision, container: &ObservedContainer, grace: Duration) {
+        self.end_within(decision, container, grace, None);
+    }
+
+    fn end_within(
+        &self,
+        decision: &mut Decision,
+        container: &ObservedContainer,
+        grace: Duration,
+        begun: Option<Timestamp>,
+    ) {
+        let name = &container.reference.container;
+        if self.step(decision, container, grace, begun) {
             decision.push(self.event(Some(name), false, "Killing", format!("Stopping container {name}")));
         }
     }
 
-    fn grace(&self) -> Duration {
+    /// The step itself. Returns whether it is the first.
+    pub(super) fn step(
+        &self,
+        decision: &mut Decision,
+        container: &ObservedContainer,
+        grace: Duration,
+        begun: Option<Timestamp>,
+    ) -> bool {
+        let reference = &container.reference;
+        let hook = self
+            .part_of(container)
+            .and_then(|(_, part)| hooks::hook(reference, HookKind::PreStop, &part.container, &self.address(), grace));
+        let run = self.observed.hooks.get(&(reference.clone(), HookKind::PreStop));
+        let asked = self.observed.asked.contains_key(reference);
+        if let Some(Err(why)) = run.and_then(|run| run.outcome.as_ref())
+            && !asked
+        {
+            let message = format!("PreStopHook failed: {why}");
+            decision.push(self.event(Some(&reference.container), true, "FailedPreStopHook", message));
+        }
+        let ending = Ending { container, hook, begun, grace };
+        termination::end(decision, &self.target.settings, self.observed, ending, self.now)
+    }
+
+    pub(super) fn grace(&self) -> Duration {
         let spec = self.pod.pod.spec.as_ref();
         let seconds = self
             .pod
@@ -88,156 +296,14 @@ impl<'a> Case<'a> {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
-    /// Starts what should run, and reports when nothing more is to be started.
-    fn run(&self, decision: &mut Decision) {
-        let Some(spec) = &self.pod.pod.spec else { return };
-        let before = decision.actions.len();
-        let standings: Vec<Standing<'a>> =
-            spec.containers.iter().map(|container| self.stand(decision, container)).collect();
-        for container in &self.own {
-            let named = spec.containers.iter().any(|named| named.name == container.reference.container);
-            if !named {
-                self.end(decision, container);
-            }
-        }
-        self.tidy(decision);
-        let starting = decision.actions[before..]
-            .iter()
-            .any(|action| matches!(action, Action::Start(_) | Action::MakeSandbox { .. }));
-        // What is being started is seen running, or not, in a moment: one report then is enough.
-        if !starting {
-            self.report(decision, &standings);
-        }
-    }
-
-    /// Removes attempts that nothing refers to any more.
-    fn tidy(&self, decision: &mut Decision) {
-        for (index, container) in self.own.iter().enumerate() {
-            let newer =
-                self.own[index + 1..].iter().filter(|other| other.reference.container == container.reference.container);
-            let exited = matches!(container.state, ContainerState::Exited(_));
-            let superseded = newer.count() >= ATTEMPTS_KEPT;
-            let removal = Action::Remove(container.reference.clone());
-            if exited && superseded && !decision.actions.contains(&removal) {
-                decision.push(removal);
-            }
-        }
-    }
-
-    /// Decides on one container of the pod.
-    fn stand(&self, decision: &mut Decision, container: &'a Container) -> Standing<'a> {
-        let mut attempts = self.own.iter().rev().copied().filter(|own| own.reference.container == container.name);
-        let Some(newest) = attempts.next() else { return self.first(decision, container) };
-        let before = attempts.next();
-        for stray in
-            before.into_iter().chain(attempts).filter(|other| !matches!(other.state, ContainerState::Exited(_)))
-        {
-            self.end(decision, stray);
-        }
-        let last = before.and_then(|before| exit_of(before).map(|exit| (before.reference.clone(), exit)));
-        let mut standing = Standing {
-            container,
-            face: Face::Waiting { reason: "ContainerCreating", message: String::new() },
-            newest: Some(newest.reference.clone()),
-            last,
-            restarts: newest.reference.attempt,
-        };
-        match &newest.state {
-            ContainerState::Creating => {}
-            ContainerState::Running { started, .. } => standing.face = Face::Running(*started),
-            ContainerState::Exited(exit) => self.follow(decision, &mut standing, newest, exit),
-        }
-        standing
-    }
-
-    /// Decides what follows an exit.
-    fn follow(&self, decision: &mut Decision, standing: &mut Standing<'a>, newest: &ObservedContainer, exit: &'a Exit) {
-        let settings = &self.target.settings;
-        let attempt = newest.reference.attempt;
-        let previous = standing.last.as_ref().map(|(_, exit)| *exit);
-        let policy = status::restart_policy(&self.pod.pod);
-        match restart(policy, attempt, exit, previous, settings, self.now) {
-            Restart::Never => standing.face = Face::Ended(exit),
-            Restart::Now => {
-                standing.last = Some((newest.reference.clone(), exit));
-                standing.face = self.start(decision, standing.container, attempt.saturating_add(1));
-            }
-            Restart::At(at) => {
-                decision.wake(at);
-                let wait = wait(attempt, exit, previous, settings);
-                let pod = &self.reference;
-                let message = format!(
-                    "back-off {wait:?} restarting failed container={} pod={}_{}({})",
-                    newest.reference.container, pod.name, pod.namespace, pod.uid
-                );
-                standing.last = Some((newest.reference.clone(), exit));
-                standing.face = Face::Waiting { reason: "CrashLoopBackOff", message };
-            }
-        }
-    }
-
-    /// Decides on a container of which nothing is left here: it is new, or the device was restarted.
-    fn first(&self, decision: &mut Decision, container: &'a Container) -> Standing<'a> {
-        let stored = status::stored(&self.pod.pod, &container.name);
-        let restarts = stored.map_or(0, |stored| u32::try_from(stored.restart_count).unwrap_or(0));
-        let ran = stored.filter(|stored| stored.container_id.as_deref().is_some_and(|id| !id.is_empty()));
-        let attempt = if ran.is_some() { restarts.saturating_add(1) } else { restarts };
-        let face = match ran.and_then(|stored| self.outlived(stored)) {
-            Some(remembered) => Face::Remembered(Box::new(remembered)),
-            None => self.start(decision, container, attempt),
-        };
-        Standing { container, face, newest: None, last: None, restarts }
-    }
-
-    /// What stays known of a container that ran before and does not run again.
-    fn outlived(&self, stored: &ContainerStatus) -> Option<ContainerStatus> {
-        let state = stored.state.as_ref()?;
-        match (status::restart_policy(&self.pod.pod), &state.terminated) {
-            ("Never", Some(_)) => Some(stored.clone()),
-            ("Never", None) if state.running.is_some() => Some(status::vanished(stored, self.now)),
-            ("OnFailure", Some(ended)) if ended.exit_code == 0 => Some(stored.clone()),
-            _ => None,
-        }
-    }
-
-    /// Starts an attempt, or says what it waits for.
-    fn start(&self, decision: &mut Decision, container: &Container, attempt: u32) -> Face<'a> {
-        let image = container.image.clone().unwrap_or_default();
-        let waiting = |reason, message: String| Face::Waiting { reason, message };
-        let config = match self.target.images.get(&image) {
-            Some(ImageState::Ready { config, .. }) => config,
-            Some(ImageState::Preparing) => return waiting("ContainerCreating", String::new()),
-            Some(ImageState::Absent) => {
-                let text = format!("image {image} is not on this device; load it with: kith image load|import");
-                return waiting("ImageNotPresent", text);
-            }
-            Some(ImageState::Failed(why)) => return waiting("ImageUnusable", format!("image {image}: {why}")),
-            None => {
-                decision.push(Action::PrepareImage { image });
-                return waiting("ContainerCreating", String::new());
-            }
-        };
-        let sandbox = match self.shelter(decision) {
-            Ok(sandbox) => sandbox,
-            Err(why) => return waiting("ContainerCreating", why),
-        };
-        let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
-        match container_spec(reference, &self.pod.pod, container, config, self.target, sandbox) {
-            Ok(mut spec) => {
-                if let Err((reason, why)) = self.equip(decision, container, &mut spec) {
-                    return waiting(reason, why);
-                }
-                decision.push(Action::Start(Box::new(spec)));
-                // A start that leaves no trace is tried again.
-                decision.wake(self.now.plus(self.target.settings.backoff_base));
-                waiting("ContainerCreating", String::new())
-            }
-            Err(error) => waiting("CreateContainerConfigError", error.to_string()),
-        }
+    /// Where the pod is reached from this device; empty when it has no address that is known.
+    pub(super) fn address(&self) -> String {
+        let own = self.sandbox.and_then(ObservedSandbox::ready).and_then(|ready| ready.address);
+        own.map_or_else(|| self.target.node.ip.clone(), |address| address.to_string())
     }
 
     /// Gives a container what this device has only so many of: devices, and ids for its users.
-    fn equip(
+    pub(super) fn equip(
         &self,
         decision: &Decision,
         container: &Container,
@@ -256,11 +322,11 @@ impl<'a> Case<'a> {
     }
 
     /// Reports the status when it is not what is stored, with the events that belong to the change.
-    fn report(&self, decision: &mut Decision, standings: &[Standing<'_>]) {
+    /// Returns whether it does.
+    fn report(&self, decision: &mut Decision, fresh: PodStatus) -> bool {
         let stored = self.pod.pod.status.clone().unwrap_or_default();
-        let fresh = status::pod_status(self.target, &self.pod.pod, standings, self.sandbox, self.now);
         if fresh == stored {
-            return;
+            return false;
         }
         let events = self.changes(&stored, &fresh);
         let mut object = self.pod.pod.clone();
@@ -268,45 +334,7 @@ impl<'a> Case<'a> {
         let pod = self.reference.clone();
         decision.push(Action::Report { pod, revision: self.pod.revision, object: Box::new(object) });
         decision.actions.extend(events);
-    }
-
-    /// Events for what a new status says that the stored one did not.
-    fn changes(&self, stored: &PodStatus, fresh: &PodStatus) -> Vec<Action> {
-        let mut events = Vec::new();
-        for new in fresh.container_statuses.iter().flatten() {
-            let old = stored.container_statuses.iter().flatten().find(|old| old.name == new.name);
-            let name = &new.name;
-            let known = |part: fn(&ContainerStatus) -> Option<String>| old.and_then(part) == part(new);
-            let mut tell = |warning, reason, text: String| events.push(self.event(Some(name), warning, reason, text));
-            if let Some(reason) = waiting_reason(new).filter(|_| !known(waiting_reason)) {
-                match reason.as_str() {
-                    "ContainerCreating" => {}
-                    "CrashLoopBackOff" => {
-                        let text =
-                            format!("Back-off restarting failed container {name} in pod {}", self.reference.name);
-                        tell(true, "BackOff", text);
-                    }
-                    _ => {
-                        let message = waiting_message(new).unwrap_or_default();
-                        tell(true, "Failed", format!("Container {name} can not start: {reason}: {message}"));
-                    }
-                }
-            }
-            if let Some((reason, code)) = ended(new).filter(|ended| old.and_then(self::ended).as_ref() != Some(ended)) {
-                match reason.as_str() {
-                    "Completed" => {}
-                    "OOMKilled" => tell(true, "OOMKilled", format!("Container {name} ran out of memory")),
-                    "StartError" => tell(true, "Failed", format!("Container {name} could not be started")),
-                    _ => tell(true, "Exited", format!("Container {name} ended with exit code {code}")),
-                }
-            }
-            if new.started == Some(true)
-                && !known(|status| status.container_id.clone().filter(|_| status.started == Some(true)))
-            {
-                tell(false, "Started", format!("Started container {name}"));
-            }
-        }
-        events
+        true
     }
 
     pub(super) fn event(
@@ -326,8 +354,12 @@ impl<'a> Case<'a> {
         reason: &'static str,
         message: String,
     ) -> Occurrence {
+        let list = |name: &str| {
+            let part = self.parts.iter().find(|part| part.container.name == name);
+            part.map_or(Role::Main, |part| part.role).list()
+        };
         let involved = ObjectReference {
-            field_path: container.map(|name| format!("spec.containers{{{name}}}")),
+            field_path: container.map(|name| format!("spec.{}{{{name}}}", list(name))),
             ..reference_to(&self.pod.pod)
         };
         let host = self.target.node.name.clone();
@@ -335,25 +367,22 @@ impl<'a> Case<'a> {
     }
 }
 
-fn exit_of(container: &ObservedContainer) -> Option<&Exit> {
+/// What happens to containers of an ending pod that have exited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    /// They stay for their logs and their exits.
+    Stay,
+    /// They are removed.
+    Go,
+}
+
+pub(super) fn exit_of(container: &ObservedContainer) -> Option<&Exit> {
     match &container.state {
         ContainerState::Exited(exit) => Some(exit),
         _ => None,
     }
 }
 
-fn waiting_reason(status: &ContainerStatus) -> Option<String> {
-    status.state.as_ref()?.waiting.as_ref()?.reason.clone()
-}
-
-fn waiting_message(status: &ContainerStatus) -> Option<String> {
-    status.state.as_ref()?.waiting.as_ref()?.message.clone()
-}
-
-/// Reason and exit code of the newest end that a status tells of.
-fn ended(status: &ContainerStatus) -> Option<(String, i32)> {
-    let now = status.state.as_ref().and_then(|state| state.terminated.as_ref());
-    let last = || status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let told = now.or_else(last)?;
-    Some((told.reason.clone()?, told.exit_code))
+pub(super) fn is_alive(container: &ObservedContainer) -> bool {
+    exit_of(container).is_none()
 }

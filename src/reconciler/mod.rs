@@ -1,7 +1,8 @@
 //! The device's decisions: what should run here against what does run, and what to do about it.
 //!
 //! ```text
-//! Target (pods bound here, images, config maps) + Observed (containers, sandboxes) --diff--> Decision { actions, wake_at }
+//! Target (pods bound here, images, config maps) + Observed (containers, sandboxes, what hooks and probes found)
+//!     --diff--> Decision { actions, probes, wake_at }
 //! ```
 //!
 //! It needs no peer and no quorum: a device alone decides the same from its local replica. It keeps
@@ -10,26 +11,36 @@
 //! talks to anybody; the device loop executes what it says, one action after the other, and
 //! observes again.
 
+mod changes;
 mod conditions;
 pub mod container;
 pub mod devices;
 mod env;
 pub mod eviction;
 mod expand;
+mod handler;
+mod hooks;
 mod lifecycle;
+mod mirror;
+mod prober;
+mod probes;
+mod pulling;
 mod restart;
+mod roles;
 pub mod sandbox;
 mod security;
 mod shelter;
 mod spec;
+mod standing;
 mod status;
 mod target;
 mod termination;
+mod workload;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -38,9 +49,19 @@ use crate::resource::occurrence::Occurrence;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use sandbox::{ObservedSandbox, SandboxSpec};
 
+pub use handler::{Handler, HttpAsk};
+pub use hooks::{Hook, HookKind, HookRun};
+pub use mirror::{mirror_of, mirrored, shows, static_pod};
+pub use prober::{Finished, Outcome, Prober};
+pub use probes::{Health, ProbeKind, ProbeOrder};
+pub use pulling::{PullImage, pull_secrets};
 pub use security::Policy;
 pub use spec::{SpecError, container_spec};
-pub use target::{ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, images_needed};
+pub use target::{
+    ImageState, NodeContext, Observed, PullFailure, PullState, Settings, Target, TargetPod, configmaps_needed,
+    images_needed,
+};
+pub use workload::{ran_well, workload_of};
 
 /// Who writes the reconciler's events.
 pub(crate) const COMPONENT: &str = "kith-reconciler";
@@ -52,6 +73,10 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// When to decide again though nothing was observed to change in between.
     pub wake_at: Option<Timestamp>,
+    /// The probes that should go on; what they find comes back as `Observed::health`.
+    pub probes: Vec<ProbeOrder>,
+    /// Uids of pods that are ended as a whole; when that began goes into `Observed::ending`.
+    pub ending: BTreeSet<String>,
 }
 
 /// One thing to do.
@@ -62,6 +87,8 @@ pub enum Action {
         /// As the pod names it.
         image: String,
     },
+    /// Bring an image from its registry; how far it is comes with the next targets.
+    PullImage(Box<PullImage>),
     /// Make what the containers of a pod share, before the first of them.
     MakeSandbox {
         /// What it is to be.
@@ -80,6 +107,8 @@ pub enum Action {
         /// How.
         signal: StopSignal,
     },
+    /// Execute a hook of a container; when it began and what came of it go into `Observed::hooks`.
+    Hook(Box<Hook>),
     /// Remove what is left of an exited container; its log stays.
     Remove(ContainerRef),
     /// Store the pod with its new status, if it is still at this revision.
@@ -137,8 +166,9 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
             continue;
         }
         let own = by_pod.remove(reference.uid.as_str()).unwrap_or_default();
+        let parts = pod.pod.spec.as_ref().map(roles::parts).unwrap_or_default();
         let sandbox = sandboxes.remove(reference.uid.as_str());
-        let case = lifecycle::Case { target, observed, pod, reference, own, sandbox, now };
+        let case = lifecycle::Case { target, observed, pod, reference, own, parts, sandbox, now };
         case.decide(&mut decision);
     }
     for (uid, sandbox) in sandboxes {
@@ -149,7 +179,8 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;
         for container in orphans {
-            termination::end(&mut decision, &target.settings, observed, container, grace, now);
+            let ending = termination::Ending { container, hook: None, begun: None, grace };
+            termination::end(&mut decision, &target.settings, observed, ending, now);
         }
     }
     // What ends makes room for what starts.

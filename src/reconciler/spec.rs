@@ -125,6 +125,7 @@ pub fn container_spec(
         reference,
         confinement,
         devices: Vec::new(),
+        last_words: None,
     })
 }
 

@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::container::{ContainerRef, ObservedContainer, PodRef, UserRange};
 use super::devices::{Held, HostDevice};
+use super::hooks::{HookKind, HookRun};
+use super::probes::Health;
+use super::roles;
 use super::sandbox::ObservedSandbox;
 use super::security::Policy;
 use crate::resource::{ImageConfig, Timestamp};
@@ -21,6 +24,8 @@ pub struct Target {
     pub pods: Vec<TargetPod>,
     /// By image as the pods name it; a missing one has not been looked at yet.
     pub images: BTreeMap<String, ImageState>,
+    /// By the start that waits for it; a missing one has not been begun.
+    pub pulls: BTreeMap<ContainerRef, PullState>,
     /// By namespace and name; what is missing does not exist.
     pub configmaps: BTreeMap<(String, String), ConfigMap>,
     /// Settings of this device.
@@ -69,6 +74,34 @@ pub enum ImageState {
     Absent,
     /// It is here, but can not be used.
     Failed(String),
+    /// The name is no image name: why.
+    Invalid(String),
+}
+
+/// How far the pull for one start has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullState {
+    /// Under way, or waiting its turn.
+    Pulling,
+    /// The registry was asked, and what it has is on this device.
+    Done,
+    /// The last try failed.
+    Failed(PullFailure),
+}
+
+/// A pull that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullFailure {
+    /// Which host, what it said, what to do.
+    pub message: String,
+    /// Nothing was learned about the image: its registry was not reached.
+    pub unreachable: bool,
+    /// Tries that failed in a row.
+    pub attempts: u32,
+    /// When the last one did.
+    pub at: Timestamp,
+    /// Chance, in thousandths: it makes the wait longer.
+    pub jitter: u16,
 }
 
 /// Settings of one device.
@@ -119,13 +152,20 @@ pub struct Observed {
     pub asked: BTreeMap<ContainerRef, Timestamp>,
     /// Device nodes that containers have, by container.
     pub devices: Held,
+    /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
+    pub ending: BTreeMap<String, Timestamp>,
+    /// Hooks that were begun.
+    pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
+    /// What probes found so far; lost with a restart of the agent, and then the stored status stands.
+    pub health: BTreeMap<ContainerRef, Health>,
 }
 
 /// Namespaces and names of the config maps that a pod reads.
 pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let mut names = BTreeSet::new();
-    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+    for part in pod.spec.iter().flat_map(roles::parts) {
+        let container = part.container;
         let keys =
             container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
         names.extend(keys.map(|key| key.name.clone()));
@@ -137,7 +177,7 @@ pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
 
 /// Images that a pod is made of, as it names them.
 pub fn images_needed(pod: &Pod) -> BTreeSet<String> {
-    pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| container.image.clone()).collect()
+    pod.spec.iter().flat_map(roles::parts).filter_map(|part| part.container.image.clone()).collect()
 }
 
 /// The nouns' name of a pod; `None` while it has no name or uid.

@@ -64,16 +64,58 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     absent(spec, "schedulerName", || json!("default-scheduler"));
     absent(spec, "securityContext", || json!({}));
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
-    for container in spec.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(container) = container.as_object_mut() {
-            container_defaults(container, host_network);
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(container) = container.as_object_mut() {
+                container_defaults(container, host_network);
+            }
         }
     }
 }
 
+/// The counts and times of a container's probes, and where they ask.
+fn probes(container: &mut Map<String, Value>) {
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) else { continue };
+        for (field, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
+            if probe.get(field) == Some(&json!(0)) {
+                probe.remove(field);
+            }
+            absent(probe, field, || json!(value));
+        }
+        if let Some(ask) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
+            absent(ask, "path", || json!("/"));
+            absent(ask, "scheme", || json!("HTTP"));
+        }
+        if let Some(ask) = probe.get_mut("grpc").and_then(Value::as_object_mut) {
+            absent(ask, "service", || json!(""));
+        }
+    }
+    for hook in ["/lifecycle/postStart/httpGet", "/lifecycle/preStop/httpGet"] {
+        let mut at = hook.split('/').skip(1);
+        let first = at.next().and_then(|name| container.get_mut(name));
+        let ask = at.fold(first, |found, name| found.and_then(|found| found.get_mut(name)));
+        if let Some(ask) = ask.and_then(Value::as_object_mut) {
+            absent(ask, "path", || json!("/"));
+            absent(ask, "scheme", || json!("HTTP"));
+        }
+    }
+}
+
+/// Whether an image name means what is newest: its tag is `latest`, or it has neither tag nor digest.
+fn means_latest(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
 fn container_defaults(container: &mut Map<String, Value>, host_network: bool) {
-    absent(container, "imagePullPolicy", || json!("IfNotPresent"));
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if means_latest(image) { "Always" } else { "IfNotPresent" };
+    absent(container, "imagePullPolicy", || json!(policy));
     absent(container, "resources", || json!({}));
+    probes(container);
     if let Some(Value::Object(resources)) = container.get_mut("resources") {
         let limits = resources.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some(requests) = (!limits.is_empty()).then(|| child_of(resources, "requests")).flatten() {
@@ -144,6 +186,23 @@ mod tests {
         assert_eq!(pod["restartPolicy"], "Always");
         assert_eq!(pod["containers"][0]["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
         assert_eq!(pod["containers"][0]["resources"]["requests"]["cpu"], "1");
+    }
+
+    #[test]
+    fn what_is_newest_is_asked_for_each_time() {
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        for (image, policy) in [
+            ("a", "Always"),
+            ("a:latest", "Always"),
+            ("host:5000/a", "Always"),
+            ("host:5000/a:1", "IfNotPresent"),
+            ("a:1", "IfNotPresent"),
+            (&digest, "IfNotPresent"),
+        ] {
+            let mut pod = json!({"spec": {"containers": [{"name": "c", "image": image}]}});
+            apply(&kind::POD, &mut pod);
+            assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
+        }
     }
 
     #[test]

@@ -26,6 +26,12 @@ impl Footprint {
     pub fn plus(self, other: Self) -> Self {
         Self { cpu: self.cpu.saturating_add(other.cpu), memory: self.memory.saturating_add(other.memory) }
     }
+
+    /// The larger of each amount.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Self { cpu: self.cpu.max(other.cpu), memory: self.memory.max(other.memory) }
+    }
 }
 
 /// A port of the device that a pod takes.
@@ -65,12 +71,29 @@ pub fn amount(amounts: Option<&BTreeMap<String, Text>>, name: &str) -> Result<Op
     amounts.and_then(|amounts| amounts.get(name)).map(|text| text.0.parse()).transpose()
 }
 
-/// What the containers of a pod request together; what can not be read counts as nothing.
+/// What a container requests; what can not be read counts as nothing.
+fn requested(container: &Container) -> Footprint {
+    let read = |name| request(container, name).ok().flatten().unwrap_or_default();
+    Footprint { cpu: read("cpu").millis(), memory: read("memory").units() }
+}
+
+/// Whether an init container runs beside the main ones.
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The most that a pod requests at any moment of its life: main containers and sidecars run together,
+/// an init container runs with the sidecars that began before it.
 pub fn requests(spec: &PodSpec) -> Footprint {
-    spec.containers.iter().fold(Footprint::default(), |sum, container| {
-        let read = |name| request(container, name).ok().flatten().unwrap_or_default();
-        sum.plus(Footprint { cpu: read("cpu").millis(), memory: read("memory").units() })
-    })
+    let (mut beside, mut most) = (Footprint::default(), Footprint::default());
+    for init in spec.init_containers.iter().flatten() {
+        let own = beside.plus(requested(init));
+        most = most.or_more(own);
+        if is_sidecar(init) {
+            beside = own;
+        }
+    }
+    spec.containers.iter().fold(beside, |sum, container| sum.plus(requested(container))).or_more(most)
 }
 
 /// The devices that a container asks for, by resource. A request is worth nothing without its limit.
@@ -94,7 +117,8 @@ pub fn all_devices(spec: &PodSpec) -> BTreeMap<String, u64> {
 /// The ports of the device that a pod takes: its host ports, and on the host's network all that it declares.
 pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let on_host = spec.host_network == Some(true);
-    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let number = port.host_port.filter(|number| *number != 0).or(on_host.then_some(port.container_port))?;
@@ -110,7 +134,7 @@ pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
 /// Kubernetes' quality of service class: `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
-    for container in &spec.containers {
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         for name in ["cpu", "memory"] {
             let limit = limit(container, name).ok().flatten().filter(|amount| *amount != Quantity::default());
             let request = request(container, name).ok().flatten().filter(|amount| *amount != Quantity::default());
@@ -144,6 +168,21 @@ mod tests {
         assert_eq!(qos_class(&spec(r#"{"containers":[{"name":"a"}]}"#)), "BestEffort");
         let full = r#"{"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"}}}]}"#;
         assert_eq!(qos_class(&spec(full)), "Guaranteed");
+    }
+
+    #[test]
+    fn init_containers_and_sidecars_count_while_they_run() {
+        let sized = |name: &str, cpu: u32, policy: &str| {
+            format!(r#"{{"name":"{name}","resources":{{"requests":{{"cpu":"{cpu}m"}}}}{policy}}}"#)
+        };
+        let always = r#","restartPolicy":"Always""#;
+        let pod = |early: u32, late: u32| {
+            let init = [sized("a", early, ""), sized("b", 30, always), sized("c", late, "")].join(",");
+            requests(&spec(&format!(r#"{{"initContainers":[{init}],"containers":[{}]}}"#, sized("m", 100, "")))).cpu
+        };
+        assert_eq!(pod(10, 10), 130, "main and sidecar together");
+        assert_eq!(pod(200, 10), 200, "an init container before any sidecar");
+        assert_eq!(pod(10, 200), 230, "an init container beside the sidecar");
     }
 
     #[test]

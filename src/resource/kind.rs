@@ -66,7 +66,7 @@ pub static POD: Kind = Kind {
     short: &["po"],
     namespaced: true,
     categories: &["all"],
-    subresources: &["log", "status"],
+    subresources: &["attach", "exec", "log", "portforward", "status"],
     verbs: ALL_VERBS,
 };
 

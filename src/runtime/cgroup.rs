@@ -108,6 +108,11 @@ impl Hierarchies {
         fs::write(folder.join(file), bytes.to_string())
     }
 
+    /// Whether there is such a cgroup.
+    pub(super) fn exists(&self, cgroup: &str) -> bool {
+        self.roots.iter().any(|root| inside(root, cgroup).exists())
+    }
+
     /// The names of the cgroups right below one.
     pub(super) fn children(&self, cgroup: &str) -> BTreeSet<String> {
         let folders = self.roots.iter().map(|root| inside(root, cgroup));
@@ -128,10 +133,16 @@ impl Hierarchies {
         found
     }
 
+    /// The folders of a cgroup, in each hierarchy that has it.
+    pub(super) fn folders<'a>(&'a self, cgroup: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+        self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists())
+    }
+
     /// What a process writes to in order to join a cgroup, in each hierarchy that has it.
     pub(super) fn entrances(&self, cgroup: &str) -> io::Result<Vec<fs::File>> {
-        let folders = self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists());
-        folders.map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))).collect()
+        self.folders(cgroup)
+            .map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs")))
+            .collect()
     }
 
     /// Kills every process in a cgroup and below, and waits until none is left.

@@ -25,8 +25,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use super::folder::Folder;
+use super::pidfd::reap;
 use super::seal::SealedExe;
-use super::shims::reap;
 
 /// How long it may take until the program runs or is refused.
 const START_TIMEOUT: Duration = Duration::from_mins(1);

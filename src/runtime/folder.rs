@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -205,6 +205,11 @@ pub(super) fn is_container_id(name: &str) -> bool {
     parts.next().is_some_and(|attempt| attempt.parse::<u32>().is_ok())
         && parts.next().is_some()
         && parts.next().is_some()
+}
+
+/// Makes a folder that only root gets to, with its parents.
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn read_whole<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {

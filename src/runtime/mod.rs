@@ -15,9 +15,12 @@
 //! next one reads everything back from `<run_dir>/containers`.
 
 mod cgroup;
+mod consumption;
+mod dial;
 mod exec;
 mod folder;
 mod holders;
+mod last_words;
 mod orphan;
 mod pidfd;
 mod seal;
@@ -27,10 +30,11 @@ mod shims;
 mod signal;
 mod usage;
 
+pub use consumption::{OnDisk, on_disk};
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};
-pub use usage::{OnDisk, on_disk};
+pub use usage::{Amount, Usage};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,6 +100,16 @@ pub trait Runtime: Send + Sync + 'static {
         timeout: Duration,
         limit: usize,
     ) -> BoxFuture<'a, Result<Captured, RuntimeError>>;
+
+    /// Connects to a TCP port of the network that a running container is in.
+    fn connect<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        port: u16,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, RuntimeError>>;
+
+    /// What this device and its running containers have used until now.
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, RuntimeError>>;
 
     /// Every container of this device, of this agent's life or of an earlier one's.
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>>;

@@ -59,8 +59,8 @@ pub(super) fn kill_creators(folder: &Path) -> Result<(), String> {
 }
 
 /// Ends everything that runs under a cgroup, without any of it leaving a record, and removes the
-/// cgroup: what a power cut does. For `kith dev`.
-pub fn kill_everything(cgroup: &str) -> Result<(), RuntimeError> {
+/// cgroup: what a power cut does. Returns whether there was such a cgroup.
+pub fn kill_everything(cgroup: &str) -> Result<bool, RuntimeError> {
     let failed = |reason: String| RuntimeError::Setup { step: format!("kill everything under {cgroup}"), reason };
     if cgroup.trim_matches('/').is_empty() || cgroup.contains("..") {
         return Err(failed("a cgroup below the root must be named".into()));
@@ -68,7 +68,9 @@ pub fn kill_everything(cgroup: &str) -> Result<(), RuntimeError> {
     let inside = |name: &[u8]| name.strip_prefix(cgroup.as_bytes()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
     kill_all(|| look(|args| args.get(1).is_some_and(|name| inside(name)))).map_err(failed)?;
     let hierarchies = Hierarchies::discover().map_err(|error| failed(error.to_string()))?;
-    hierarchies.kill(cgroup).and_then(|()| hierarchies.remove(cgroup)).map_err(|error| failed(error.to_string()))
+    let existed = hierarchies.exists(cgroup);
+    hierarchies.kill(cgroup).and_then(|()| hierarchies.remove(cgroup)).map_err(|error| failed(error.to_string()))?;
+    Ok(existed)
 }
 
 fn kill_all(look: impl Fn() -> Look) -> Result<(), String> {

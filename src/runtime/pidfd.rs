@@ -4,9 +4,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::Child;
 
 use nix::libc;
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 /// One process for good: a pid together with the moment it started, in clock ticks since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,13 @@ pub(super) fn open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether the process behind a handle has ended.
+pub(super) fn has_ended(fd: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(0))
+}
+
 /// Sends a signal; a process that is gone already is fine.
 #[expect(unsafe_code, reason = "pidfd_send_signal has no safe wrapper")]
 pub(super) fn send(fd: &OwnedFd, signal: i32) -> io::Result<()> {
@@ -95,4 +104,21 @@ pub(super) fn wait_status(fd: &OwnedFd) -> Option<i32> {
     // SAFETY: the structure has the size that the request number carries, and outlives the call.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
     (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Reaps a shim of ours once it has ended.
+pub(super) async fn reap(mut child: Child) {
+    if let Ok(fd) = open(child.id().cast_signed()) {
+        ended(fd).await;
+        let _ = child.wait();
+    }
+}
+
+/// Returns once the process behind the handle has ended.
+#[expect(unsafe_code, reason = "tokio wants a promise about the descriptor")]
+pub(super) async fn ended(fd: OwnedFd) {
+    // SAFETY: the descriptor is owned here, and nothing replaces or closes it before the watch is dropped.
+    if let Ok(fd) = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) } {
+        let _ = fd.readable().await;
+    }
 }

@@ -16,7 +16,7 @@ use super::orphan;
 use super::pidfd::Identity;
 use super::seal::SealedExe;
 use super::shim::waiter;
-use super::shims::ShimsConfig;
+use crate::kill_point;
 use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::Timestamp;
 
@@ -138,16 +138,37 @@ pub(super) fn spawn<'a>(
     command.spawn()
 }
 
+/// Containers do not outlive a reboot: folders of another boot are removed unread.
+pub(super) fn forget_last_boot(run_dir: &Path, cgroup: &str, hierarchies: &Hierarchies) -> io::Result<()> {
+    let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
+    let note = run_dir.join("boot_id");
+    if fs::read(&note).is_ok_and(|known| known == boot) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(run_dir.join("containers"))? {
+        let entry = entry?;
+        if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
+            // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
+            hierarchies.remove(&format!("{}/{id}", cgroup.trim_end_matches('/')))?;
+        }
+        remove_dir(&entry.path())?;
+    }
+    write_whole(&note, &boot)
+}
+
 /// Removes what is left of a container that is over. Its log stays.
 pub(super) fn remove(folder: &Folder, scratch: &Path, cgroup: &str, hierarchies: &Hierarchies) -> io::Result<()> {
     hierarchies.remove(cgroup)?;
+    kill_point::reached("remove:cgroup");
     remove_dir(scratch)?;
+    kill_point::reached("remove:scratch");
     let grave = folder.path().with_file_name(format!(".old-{}", folder.id()));
     remove_dir(&grave)?;
     match fs::rename(folder.path(), &grave) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
+    kill_point::reached("remove:buried");
     remove_dir(&grave)
 }
 
@@ -168,22 +189,4 @@ pub(super) fn refresh_resolv_conf(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     OpenOptions::new().create(true).truncate(true).write(true).open(path)?.write_all(&wanted)
-}
-
-/// Containers do not outlive a reboot: folders of another boot are removed unread.
-pub(super) fn forget_last_boot(config: &ShimsConfig, hierarchies: &Hierarchies) -> io::Result<()> {
-    let boot = fs::read("/proc/sys/kernel/random/boot_id")?;
-    let note = config.run_dir.join("boot_id");
-    if fs::read(&note).is_ok_and(|known| known == boot) {
-        return Ok(());
-    }
-    for entry in fs::read_dir(config.run_dir.join("containers"))? {
-        let entry = entry?;
-        if let Some(id) = entry.file_name().to_str().filter(|id| is_container_id(id)) {
-            // Nothing runs in it after a real reboot, but a copied folder must not leak a cgroup either.
-            hierarchies.remove(&format!("{}/{id}", config.cgroup.trim_end_matches('/')))?;
-        }
-        remove_dir(&entry.path())?;
-    }
-    write_whole(&note, &boot)
 }

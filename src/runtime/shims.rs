@@ -1,8 +1,6 @@
 //! The runtime that the agent uses: it orders shims, watches them, and reads their records. All
 //! truth is on disk; this holds only configuration and the watches.
 
-#![expect(clippy::disallowed_methods, reason = "folders of containers")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -16,16 +14,19 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nix::sys::stat::Mode;
 use tokio::io::AsyncReadExt;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::cgroup::Hierarchies;
-use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id};
+use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id, make_private};
 use super::pidfd;
 use super::seal::SealedExe;
-use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, exec, holders, settle, signal};
-use crate::reconciler::container::{ContainerRef, ContainerSpec, Namespace, ObservedContainer, StopSignal, log_path};
+use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, Usage};
+use super::{dial, exec, holders, last_words, settle, signal, usage};
+use crate::kill_point;
+use crate::reconciler::container::{
+    ContainerRef, ContainerSpec, ContainerState, Namespace, ObservedContainer, StopSignal, log_path,
+};
 
 /// Longest report that a shim may send about its start, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
@@ -76,7 +77,7 @@ impl Shims {
             make_private(folder).map_err(|error| setup(format!("create {}", folder.display()), &error))?;
         }
         let hierarchies = Hierarchies::discover().map_err(|error| setup("look for cgroups".into(), &error))?;
-        settle::forget_last_boot(&config, &hierarchies).map_err(|error| {
+        settle::forget_last_boot(&config.run_dir, &config.cgroup, &hierarchies).map_err(|error| {
             setup(format!("forget the containers of an earlier boot in {}", config.run_dir.display()), &error)
         })?;
         if let Some(bytes) = config.memory_max {
@@ -142,7 +143,7 @@ impl Shims {
         if !self.0.watched().insert(folder.id()) {
             // The watch that runs finds the new shim by its pid; as its parent, this one still has to reap it.
             if let Some(child) = child {
-                tokio::spawn(reap(child));
+                tokio::spawn(pidfd::reap(child));
             }
             return;
         }
@@ -165,7 +166,10 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        if let Namespace::At(pod) = spec.namespaces.pid {
+        // Other paths are namespaces that there are already.
+        if let Namespace::At(pod) = spec.namespaces.pid.clone()
+            && pod.starts_with(self.0.holders())
+        {
             let inner = Arc::clone(&self.0);
             let held = tokio::task::spawn_blocking(move || holders::ensure(&pod, &inner.config.cgroup, &inner.exe));
             let held = held.await.map_err(|error| failed("share processes", &error))?;
@@ -179,9 +183,11 @@ impl Shims {
             own
         };
         let config = &self.0.config;
+        let scratch = config.scratch_dir.join(&id);
+        last_words::prepare(&mut spec, &scratch).map_err(|error| failed("make its termination message", &error))?;
         let order = Order {
             cgroup: self.0.cgroup(&id),
-            scratch: config.scratch_dir.join(&id),
+            scratch,
             resolv_conf,
             log: LogLimits {
                 path: log_path(&config.log_dir, &spec.reference),
@@ -193,11 +199,13 @@ impl Shims {
             layers,
         };
         let lock = folder.create(&order).map_err(|error| failed("create the folder", &error))?;
+        kill_point::reached("start:ordered");
         let (reader, writer) = io::pipe().map_err(|error| failed("open a pipe", &error))?;
         let report = writer.try_clone().map_err(|error| failed("open a pipe", &error))?;
         let args = ["create".into(), folder.path().as_os_str().to_owned(), order.cgroup.clone().into()];
         let child = settle::spawn(&self.0.exe, args.iter(), lock, Some((OwnedFd::from(writer), OwnedFd::from(report))));
         let child = child.map_err(|error| failed("start the shim", &error))?;
+        kill_point::reached("start:spawned");
         self.watch(folder, Some(child));
         let receiver =
             pipe::Receiver::from_owned_fd(reader.into()).map_err(|error| failed("read the shim's report", &error))?;
@@ -383,10 +391,15 @@ impl Inner {
         self.sweep_holders(None)
     }
 
+    /// Where the processes are noted that hold the pid namespaces of pods.
+    fn holders(&self) -> PathBuf {
+        self.config.run_dir.join("holders")
+    }
+
     /// Ends the holders of pods without containers: of one pod, or of all while nothing starts.
     fn sweep_holders(&self, pod: Option<&str>) -> io::Result<()> {
         let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
-        holders::sweep(&self.config.run_dir.join("holders"), |uid| {
+        holders::sweep(&self.holders(), |uid| {
             pod.is_some_and(|pod| pod != uid) || ids.iter().any(|id| id.starts_with(&format!("{uid}-")))
         })
     }
@@ -433,6 +446,36 @@ impl Runtime for Shims {
         .boxed()
     }
 
+    fn connect<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        port: u16,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, RuntimeError>> {
+        async move {
+            let (folder, _) = self.known(reference)?;
+            let connected = dial::connect(&folder, port).await;
+            connected.map_err(|reason| RuntimeError::Failed { step: "reach a port", id: reference.id(), reason })
+        }
+        .boxed()
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, RuntimeError>> {
+        async move {
+            let listed = self.list_all().await?;
+            let inner = Arc::clone(&self.0);
+            let read = tokio::task::spawn_blocking(move || {
+                let running = listed.into_iter().filter(|found| matches!(found.state, ContainerState::Running { .. }));
+                let containers = running.filter_map(|found| {
+                    let used = usage::of_cgroup(&inner.hierarchies, &inner.cgroup(&found.reference.id()))?;
+                    Some((found.reference, used))
+                });
+                Usage { containers: containers.collect(), device: usage::of_device() }
+            });
+            read.await.map_err(|error| setup("read what containers use".into(), &error))
+        }
+        .boxed()
+    }
+
     fn list(&self) -> BoxFuture<'_, Result<Vec<ObservedContainer>, RuntimeError>> {
         self.list_all().boxed()
     }
@@ -446,19 +489,6 @@ fn setup(step: String, error: &dyn std::fmt::Display) -> RuntimeError {
     RuntimeError::Setup { step, reason: error.to_string() }
 }
 
-fn make_private(folder: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Reaps a shim of ours once it has ended.
-pub(super) async fn reap(mut child: Child) {
-    if let Ok(fd) = pidfd::open(child.id().cast_signed()) {
-        ended(fd).await;
-        let _ = child.wait();
-    }
-}
-
 /// Follows the shims of one container, one after the other, until nobody attends to it.
 async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
     loop {
@@ -468,7 +498,7 @@ async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
         };
         let blind = fd.is_none();
         if let Some(fd) = fd {
-            ended(fd).await;
+            pidfd::ended(fd).await;
         }
         if let Some(mut child) = child.take() {
             // It has ended: this reaps it and does not block.
@@ -483,14 +513,5 @@ async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
             (Some(Standing::Attended(_)), None) => {}
             _ => return,
         }
-    }
-}
-
-/// Returns once the process behind the handle has ended.
-#[expect(unsafe_code, reason = "tokio wants a promise about the descriptor")]
-async fn ended(fd: OwnedFd) {
-    // SAFETY: the descriptor is owned here, and nothing replaces or closes it before the watch is dropped.
-    if let Ok(fd) = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) } {
-        let _ = fd.readable().await;
     }
 }

@@ -1,118 +1,71 @@
-//! What containers use of memory and disk, read from their cgroups and counted in their folders.
-//! Blocking. It judges nothing.
+//! What containers and the device use, from the kernel's own files: libcontainer's statistics fail
+//! on kernels without every controller.
 
-#![expect(clippy::disallowed_methods, reason = "reads cgroups and folders")]
+#![expect(clippy::disallowed_methods, reason = "cgroups and /proc are files")]
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstatat};
 
 use super::cgroup::Hierarchies;
 use crate::reconciler::container::ContainerRef;
-use crate::reconciler::eviction::ContainerUsage;
 
-/// Folders in folders that are counted: deeper ones are as good as none, as opening one takes a handle.
-const DEPTH: usize = 200;
+/// Nanoseconds of a clock tick in `/proc/stat`: Linux shows a hundred a second to programs.
+const TICK: u64 = 10_000_000;
 
-/// Bytes in a block of `stat`.
-const BLOCK: u64 = 512;
-
-/// Bytes on disk and entries.
+/// What something used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OnDisk {
-    /// Bytes.
-    pub bytes: u64,
-    /// Files, folders and all else.
-    pub entries: u64,
+pub struct Amount {
+    /// Nanoseconds of all cores together, ever counting up.
+    pub cpu: u64,
+    /// Bytes of memory that can not be taken back without cost.
+    pub memory: u64,
 }
 
-/// Counts a folder and all below, without following links or leaving its file system's folders.
-pub fn on_disk(folder: &Path) -> OnDisk {
-    let mut sum = OnDisk::default();
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    if let Ok(opened) = Dir::open(folder, flags, Mode::empty()) {
-        count(opened, &mut sum, DEPTH);
-    }
-    sum
+/// What a device and its running containers used up to a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The whole device.
+    pub device: Amount,
+    /// Its running containers.
+    pub containers: Vec<(ContainerRef, Amount)>,
 }
 
-fn count(mut folder: Dir, sum: &mut OnDisk, depth: usize) {
-    let mut below = Vec::new();
-    let Ok(handle) = std::os::fd::AsFd::as_fd(&folder).try_clone_to_owned() else { return };
-    for entry in folder.iter().flatten() {
-        let name = entry.file_name().to_owned();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+/// What a container's cgroup has counted; `None` when it is gone.
+pub(super) fn of_cgroup(hierarchies: &Hierarchies, cgroup: &str) -> Option<Amount> {
+    let mut found = Amount::default();
+    let mut any = false;
+    for folder in hierarchies.folders(cgroup) {
+        let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+        if let Some(cpu) = number("cpuacct.usage").or_else(|| Some(field(&folder, "cpu.stat", "usage_usec")? * 1000)) {
+            (found.cpu, any) = (cpu, true);
         }
-        let Ok(found) = fstatat(&handle, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-        sum.entries += 1;
-        // A file with many names is counted once for each: at most too much.
-        sum.bytes += u64::try_from(found.st_blocks).unwrap_or(0) * BLOCK;
-        if SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR && depth > 0 {
-            below.push(name);
-        }
-    }
-    drop(folder);
-    for name in below {
-        if let Some(next) = open_below(&handle, &name) {
-            count(next, sum, depth - 1);
+        // Files that were read once and lie in the cache cost nobody anything.
+        let cached = |name| field(&folder, "memory.stat", name).unwrap_or(0);
+        if let Some(memory) = number("memory.usage_in_bytes") {
+            (found.memory, any) = (memory.saturating_sub(cached("total_inactive_file")), true);
+        } else if let Some(memory) = number("memory.current") {
+            (found.memory, any) = (memory.saturating_sub(cached("inactive_file")), true);
         }
     }
+    any.then_some(found)
 }
 
-fn open_below(folder: &OwnedFd, name: &std::ffi::CStr) -> Option<Dir> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Dir::openat(folder, name, flags, Mode::empty()).ok()
+fn field(folder: &Path, file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(file)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-impl Hierarchies {
-    /// Bytes of memory of a cgroup that the kernel could not simply take back.
-    pub(super) fn memory(&self, cgroup: &str) -> u64 {
-        let Some(folder) = self.folder("memory", cgroup) else { return 0 };
-        let (usage, inactive) = if self.is_unified() {
-            ("memory.current", "inactive_file ")
-        } else {
-            ("memory.usage_in_bytes", "total_inactive_file ")
-        };
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let used = fs::read_to_string(folder.join(usage)).ok().and_then(|text| number(&text)).unwrap_or(0);
-        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-        let idle = stat.lines().find_map(|line| line.strip_prefix(inactive)).and_then(number).unwrap_or(0);
-        used.saturating_sub(idle)
-    }
-}
-
-impl super::Shims {
-    /// What every container uses: of memory, and of the disk with its logs.
-    pub fn usage(&self) -> Vec<(ContainerRef, ContainerUsage)> {
-        let attempts = self.orders().into_iter().map(|(order, over)| {
-            let written = on_disk(&order.scratch.join("upper"));
-            let logged = order.log.path.parent().map(on_disk).unwrap_or_default();
-            let memory = if over { 0 } else { self.hierarchies().memory(&order.cgroup) };
-            let usage = ContainerUsage { memory, disk: written.bytes + logged.bytes, inodes: written.entries };
-            (order.spec.reference, usage)
-        });
-        attempts.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_lies_in_a_folder_is_counted_and_links_are_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        fs::write(folder.path().join("a/b/large"), vec![1; 300_000]).unwrap();
-        std::os::unix::fs::symlink("/usr", folder.path().join("link")).unwrap();
-        let found = on_disk(folder.path());
-        assert_eq!(found.entries, 4);
-        assert!((300_000..400_000).contains(&found.bytes), "{found:?}");
-        assert_eq!(on_disk(Path::new("/nowhere")), OnDisk::default());
-    }
+/// What the whole device has counted.
+pub(super) fn of_device() -> Amount {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let (stat, memory) = (read("/proc/stat"), read("/proc/meminfo"));
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let ticks: Vec<u64> = line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, (idle, waiting,) interrupts, soft interrupts, stolen.
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|place| ticks.get(*place)).sum();
+    let kib = |name: &str| {
+        let found = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Amount { cpu: busy * TICK, memory: kib("MemTotal").saturating_sub(kib("MemAvailable")) * 1024 }
 }

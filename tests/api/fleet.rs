@@ -86,6 +86,7 @@ impl Fleet {
             replica: self.memory.clone(),
             peers: Arc::new(Peers(self.addresses.clone())),
             extra: Arc::new(Corner),
+            runtime: None,
             log_dir: self.log_dir(node),
             node_name: node.to_owned(),
             version: "0.1.0".into(),

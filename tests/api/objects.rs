@@ -59,10 +59,10 @@ async fn mistakes_are_refused_with_their_fields() {
     assert!(message.contains("`selector` does not match template `labels`"), "{message}");
     assert_eq!(refused["details"]["causes"].as_array().unwrap().len(), 2);
 
-    let mut no_network = pod("web");
-    no_network["spec"].as_object_mut().unwrap().remove("hostNetwork");
-    let refused = device.send("POST", PODS, &no_network).await.expect(422);
-    assert!(refused["message"].as_str().unwrap().contains("pods need hostNetwork: true in this release"));
+    let mut no_server = pod("web");
+    no_server["spec"]["dnsPolicy"] = json!("None");
+    let refused = device.send("POST", PODS, &no_server).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("must provide at least one DNS nameserver"));
 
     let mut typo = deployment("web");
     typo["spec"]["replica"] = json!(3);

@@ -74,6 +74,13 @@ impl Fleet {
         command
     }
 
+    /// A program inside a device's network, as if started there.
+    pub fn inside(&self, device: &str, argv: &[&str]) -> Command {
+        let mut command = Command::new(KITH);
+        command.args(["dev", "--fleet", &self.name, "exec", device, "--"]).args(argv);
+        command
+    }
+
     /// Runs a program inside a device's network.
     pub fn exec(&self, device: &str, argv: &[&str]) -> Output {
         let mut all = vec!["dev", "--fleet", &self.name, "exec", device, "--"];

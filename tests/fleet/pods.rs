@@ -80,10 +80,10 @@ fn an_image_is_looked_at_again_when_its_name_means_another() {
         &fleet,
         PODS,
         &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "late"},
-        "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "hello:1"}]}}),
+        "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "hello:1", "imagePullPolicy": "Never"}]}}),
     );
     wait_status(&fleet, "late", "without its image", |status| {
-        status["state"]["waiting"]["reason"] == "ImageNotPresent"
+        status["state"]["waiting"]["reason"] == "ErrImageNeverPull"
     });
     fleet.load_hello();
     let first = wait_status(&fleet, "late", "running", |status| status["state"]["running"].is_object());

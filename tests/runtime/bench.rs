@@ -82,6 +82,7 @@ impl Bench {
             namespaces: kith::reconciler::container::Namespaces::default(),
             confinement: kith::reconciler::container::Confinement::default(),
             devices: Vec::new(),
+            last_words: None,
         }
     }
 

@@ -305,7 +305,7 @@ async fn who_takes_too_much_suffers_alone() {
         assert_eq!(bench.limit(&hog, "memory", "memory.limit_in_bytes"), (16 << 20).to_string());
     }
     // What it wrote is seen, so that it can be evicted for it.
-    let usage = shims.usage();
+    let usage = shims.consumption();
     let of = |spec: &ContainerSpec| usage.iter().find(|(reference, _)| *reference == spec.reference).unwrap().1;
     assert!(of(&writer).disk >= 10 << 20 && of(&writer).inodes >= 2001, "{:?}", of(&writer));
     assert!(of(&bystander).disk < 1 << 20 && of(&bystander).memory < 16 << 20, "{:?}", of(&bystander));

@@ -426,3 +426,56 @@ async fn a_user_namespace_is_joined_first() {
     child.wait().unwrap();
     bench.clear(&shims).await;
 }
+
+#[tokio::test]
+async fn a_flood_without_a_newline_harms_nothing() {
+    let bench = Bench::new();
+    let shims = bench.open();
+    // As fast as it can: hundreds of megabytes a second, were it not held back.
+    let spec = Bench::spec("flood", &["/bin/dd", "if=/dev/zero", "bs=1M"]);
+    sleeper(&bench, &shims, &spec).await;
+    let folder = kith::reconciler::container::log_path(&bench.path().join("log"), &spec.reference);
+    let files = || -> Vec<u64> {
+        let entries = fs::read_dir(folder.parent().unwrap()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).collect()
+    };
+    // It went round all of its files, and others are served meanwhile.
+    let oldest = folder.with_extension("log.2");
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&oldest).ok()?).into();
+    bench::eventually("the log was rotated", || oldest.exists()).await;
+    let first: Option<u64> = inode();
+    bench::eventually("it goes on", || inode().is_some_and(|now| Some(now) != first)).await;
+    assert_eq!(captured(&shims, &spec, "echo alive").await, (Some(0), "alive\n".into()));
+    let config = bench.config();
+    let sizes = files();
+    assert!(sizes.len() <= config.log_max_files as usize, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= config.log_max_bytes), "{sizes:?}");
+    let heap = bench::heap_kib(bench.shim_pid(&spec));
+    assert!(heap < 512, "the waiter holds {heap} KiB");
+    bench.clear(&shims).await;
+}
+
+#[tokio::test]
+async fn what_containers_use_is_counted() {
+    let bench = Bench::new();
+    let shims = bench.open();
+    let spec = Bench::spec("busy", &["/bin/sh", "-c", "while :; do :; done"]);
+    sleeper(&bench, &shims, &spec).await;
+    let mut last = 0;
+    for _ in 0..2 {
+        let counted =
+            async || shims.usage().await.unwrap().containers.into_iter().find(|(one, _)| *one == spec.reference);
+        let met = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let (_, used) = counted().await.expect("it runs");
+                if used.cpu > last && used.memory > 0 {
+                    return used;
+                }
+            }
+        });
+        last = met.await.expect("the counter moves").cpu;
+    }
+    let device = shims.usage().await.unwrap().device;
+    assert!(device.cpu > 0 && device.memory > 1 << 20, "{device:?}");
+    bench.clear(&shims).await;
+}

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kith::planner::{Fleet, Liveness, Rehearsal, plan};
-use kith::reconciler::container::{ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
+use kith::reconciler::container::{ContainerRef, ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
 use kith::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxState};
-use kith::reconciler::{Action, ImageState, NodeContext, Observed, Target, TargetPod, diff};
+use kith::reconciler::{Action, ImageState, NodeContext, Observed, PullFailure, PullState, Target, TargetPod, diff};
 use kith::resource::{ImageConfig, Timestamp};
 use kith::store::{Batch, Check, Key, Outcome, Precondition, Write};
 use serde_json::{Value, json};
@@ -49,6 +49,8 @@ struct Device {
     images: BTreeSet<String>,
     pods: Vec<TargetPod>,
     observed: Observed,
+    /// There is no registry in this world.
+    pulls: BTreeMap<ContainerRef, PullState>,
 }
 
 impl World {
@@ -84,10 +86,17 @@ impl World {
             ["heal", name] => self.device(name).connected = true,
             ["remove", name] => drop(self.store.fleet.members.remove(*name)),
             ["reboot", name] => self.device(name).observed = Observed::default(),
-            ["forget", name] => self.device(name).observed.asked.clear(),
+            ["forget", name] => {
+                let observed = &mut self.device(name).observed;
+                let Observed { containers, sandboxes, .. } = std::mem::take(observed);
+                *observed = Observed { containers, sandboxes, ..Observed::default() };
+            }
             ["stubborn", name] => self.device(name).stubborn = true,
             ["import", name, image] => drop(self.device(name).images.insert((*image).to_owned())),
             ["crash", name] => self.crash(name),
+            ["end", name, container, code] => self.end(name, container, code.parse().unwrap()),
+            ["ready", name, container] => self.probe(name, container, true),
+            ["unready", name, container] => self.probe(name, container, false),
             ["lead"] => self.lead(),
             ["pass", span] => self.pass(span),
             ["show"] => return self.show(None),
@@ -115,6 +124,7 @@ impl World {
             images,
             pods: Vec::new(),
             observed: Observed::default(),
+            pulls: BTreeMap::new(),
         };
         self.devices.insert(name.to_owned(), device);
         self.put(
@@ -125,12 +135,16 @@ impl World {
 
     fn deploy(&mut self, name: &str, size: u32, options: &[&str]) {
         let mut container = json!({"name": name, "image": "web:1"});
+        let mut init = Vec::new();
         let mut grace = 30;
         for option in options {
             match option.split_once('=').unwrap() {
                 ("image", image) => container["image"] = json!(image),
                 ("port", port) => container["ports"] = json!([{"containerPort": port.parse::<u16>().unwrap()}]),
                 ("grace", seconds) => grace = seconds.parse().unwrap(),
+                ("init", name) => init.push(json!({"name": name, "image": "web:1"})),
+                ("side", name) => init.push(json!({"name": name, "image": "web:1", "restartPolicy": "Always"})),
+                ("probe", "ready") => container["readinessProbe"] = json!({"tcpSocket": {"port": 80}}),
                 other => panic!("unknown option {other:?}"),
             }
         }
@@ -138,7 +152,8 @@ impl World {
             "metadata": {"name": name, "namespace": "default", "uid": format!("deployment-{name}"), "generation": 1},
             "spec": {"replicas": size, "selector": {"matchLabels": {"app": name}},
                 "template": {"metadata": {"labels": {"app": name}},
-                    "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": grace, "containers": [container]}}}}));
+                    "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": grace,
+                        "initContainers": init, "containers": [container]}}}}));
     }
 
     fn edit(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
@@ -161,6 +176,20 @@ impl World {
         let now = self.now;
         for container in &mut self.device(name).observed.containers {
             exit(container, 1, now);
+        }
+    }
+
+    fn end(&mut self, name: &str, container: &str, code: i32) {
+        let now = self.now;
+        let all = &mut self.device(name).observed.containers;
+        all.iter_mut().filter(|own| own.reference.container == container).for_each(|own| exit(own, code, now));
+    }
+
+    /// What the readiness probes of these containers find from now on.
+    fn probe(&mut self, name: &str, container: &str, ready: bool) {
+        let observed = &mut self.device(name).observed;
+        for own in observed.containers.iter().filter(|own| own.reference.container == container) {
+            observed.health.entry(own.reference.clone()).or_default().ready = Some(ready);
         }
     }
 
@@ -274,7 +303,8 @@ impl World {
         for (key, pod) in &self.store.fleet.pods {
             let status = pod.object.status.clone().unwrap_or_default();
             let mut line = format!("{}: {}", starred(&key.name), status.phase.unwrap_or_default());
-            for container in status.container_statuses.unwrap_or_default() {
+            let init = status.init_container_statuses.unwrap_or_default();
+            for container in init.into_iter().chain(status.container_statuses.unwrap_or_default()) {
                 let state = container.state.unwrap_or_default();
                 let word = match (state.waiting, state.running, state.terminated) {
                     (Some(waiting), ..) => format!("waiting {}", waiting.reason.unwrap_or_default()),
@@ -343,6 +373,7 @@ impl Device {
             node: NodeContext { name: name.to_owned(), ip: "10.0.0.1".into(), memory: 1 << 30 },
             images: images.collect(),
             pods: self.pods.clone(),
+            pulls: self.pulls.clone(),
             ..Target::default()
         }
     }
@@ -398,6 +429,11 @@ impl Device {
                 write(pod, revision, |key| Write::Delete { key }, Some(body))
             }
             Action::DeletePod { pod, revision } => write(pod, revision, |key| Write::Delete { key }, None),
+            Action::PullImage(pull) => {
+                let message = "there is no registry".to_owned();
+                let failure = PullFailure { message, unreachable: true, attempts: 1, at: now, jitter: 0 };
+                self.pulls.insert(pull.reference, PullState::Failed(failure)).is_none()
+            }
             Action::MakeSandbox { spec, .. } => {
                 assert!(!observed.sandboxes.iter().any(|own| own.pod == spec.pod), "made twice: {spec:?}");
                 let ready = ReadySandbox {
@@ -417,7 +453,7 @@ impl Device {
                 observed.sandboxes.retain(|own| own.pod != pod);
                 true
             }
-            Action::PrepareImage { .. } | Action::Event(_) => false,
+            Action::PrepareImage { .. } | Action::Event(_) | Action::Hook(_) => false,
         }
     }
 }

@@ -6,6 +6,8 @@ mod reader;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use serde_json::Value;
 
 use super::Api;
@@ -15,6 +17,7 @@ use super::failure::Failure;
 use super::read::{key, object};
 use super::route::Target;
 use crate::consensus::Freshness;
+use crate::reconciler::container::{ContainerRef, PodRef, log_path};
 use crate::resource::{Timestamp, meta};
 use crate::store::Key;
 
@@ -32,6 +35,8 @@ struct Wanted {
     since: Option<jiff::Timestamp>,
     /// Bytes of output.
     limit: Option<u64>,
+    /// Only what was written to this stream.
+    only: Option<&'static str>,
 }
 
 impl Wanted {
@@ -64,6 +69,7 @@ impl Wanted {
             tail: positive("tailLines", 0)?,
             since,
             limit: positive("limitBytes", 1)?,
+            only: None,
         })
     }
 }
@@ -109,8 +115,30 @@ impl Api {
         Ok(answer::stream("text/plain", reader.into_chunks()))
     }
 
+    /// What a running container of this device writes to one of its streams, from now on.
+    pub(super) async fn follow_log(
+        &self,
+        reference: &ContainerRef,
+        key: Key,
+        only: &'static str,
+    ) -> std::io::Result<impl Stream<Item = std::io::Result<Bytes>> + Send + 'static> {
+        let mut folder = log_path(&self.inner.config.log_dir, reference);
+        folder.pop();
+        let wanted = Wanted {
+            follow: true,
+            previous: false,
+            timestamps: false,
+            tail: Some(0),
+            since: None,
+            limit: None,
+            only: Some(only),
+        };
+        let (uid, container) = (reference.pod.uid.clone(), reference.container.clone());
+        let life = Life { api: self.clone(), key, uid, container, attempt: reference.attempt };
+        Ok(Reader::open(folder, wanted, life).await?.into_chunks())
+    }
+
     fn log_folder(&self, pod: &Value, container: &str) -> PathBuf {
-        use crate::reconciler::container::{ContainerRef, PodRef, log_path};
         let owner = PodRef {
             namespace: meta::namespace(pod).to_owned(),
             name: meta::name(pod).to_owned(),
@@ -124,17 +152,18 @@ impl Api {
 }
 
 /// The container that is meant: the named one, or the only one.
-fn container_of(pod: &Value, named: &str) -> Result<String, Failure> {
+pub(super) fn container_of(pod: &Value, named: &str) -> Result<String, Failure> {
     let name = meta::name(pod);
-    let all: Vec<&str> =
-        meta::list_at(pod, "spec.containers").iter().map(|container| meta::text_at(container, "name")).collect();
+    let listed = |list: &str| meta::list_at(pod, list).iter().map(|container| meta::text_at(container, "name"));
+    let all: Vec<&str> = listed("spec.containers").collect();
+    let mut others = listed("spec.initContainers").chain(listed("spec.ephemeralContainers"));
     match (named, all.as_slice()) {
         ("", [only]) => Ok((*only).to_owned()),
         ("", _) => Err(Failure::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             all.join(" ")
         ))),
-        (named, all) if all.contains(&named) => Ok(named.to_owned()),
+        (named, all) if all.contains(&named) || others.any(|other| other == named) => Ok(named.to_owned()),
         (named, _) => Err(Failure::bad_request(format!("container {named} is not valid for pod {name}"))),
     }
 }

@@ -159,11 +159,14 @@ impl Reader {
     fn take_line(&mut self, line: &[u8], output: &mut BytesMut) {
         let mut words = line.splitn(4, |byte| *byte == b' ');
         let parsed = (|| Some((words.next()?, words.next()?, words.next()?, words.next().unwrap_or_default())))();
-        let Some((time, _, tag, text)) = parsed.filter(|(_, _, tag, _)| matches!(*tag, b"F" | b"P")) else {
+        let Some((time, stream, tag, text)) = parsed.filter(|(_, _, tag, _)| matches!(*tag, b"F" | b"P")) else {
             output.extend_from_slice(line);
             output.extend_from_slice(b"\n");
             return;
         };
+        if self.wanted.only.is_some_and(|only| only.as_bytes() != stream) {
+            return;
+        }
         let starts = !std::mem::replace(&mut self.in_line, tag == b"P");
         let moment = || std::str::from_utf8(time).ok().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         if self.wanted.since.is_some_and(|since| moment().is_some_and(|moment| moment < since)) {

@@ -32,12 +32,21 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
     if !spec["nodeSelector"].is_null() {
         page.map("Node selector", &spec["nodeSelector"]);
     }
-    page.section("Containers", |page| {
-        for container in list(&spec["containers"]) {
-            let status = found(&status["containerStatuses"], "name", name_of_container(container));
-            page.section(name_of_container(container), |page| one_container(page, container, status));
+    for (title, containers, statuses) in [
+        ("Init containers", "initContainers", "initContainerStatuses"),
+        ("Containers", "containers", "containerStatuses"),
+        ("Ephemeral containers", "ephemeralContainers", "ephemeralContainerStatuses"),
+    ] {
+        if list(&spec[containers]).next().is_none() {
+            continue;
         }
-    });
+        page.section(title, |page| {
+            for container in list(&spec[containers]) {
+                let status = found(&status[statuses], "name", name_of_container(container));
+                page.section(name_of_container(container), |page| one_container(page, container, status));
+            }
+        });
+    }
     conditions(page, status);
     why_not(page, &pod_reasons(pod));
 }
@@ -71,6 +80,11 @@ fn one_container(page: &mut Page, container: &Value, status: Option<&Value>) {
             page.line(name, amounts.join(", "));
         }
     }
+    for (name, key) in [("Startup", "startupProbe"), ("Liveness", "livenessProbe"), ("Readiness", "readinessProbe")] {
+        if container[key].is_object() {
+            page.line(name, probe(&container[key]));
+        }
+    }
     let env: Vec<_> = list(&container["env"]).map(variable).collect();
     if !env.is_empty() {
         page.line("Environment", env.join("\n"));
@@ -86,6 +100,31 @@ fn one_container(page: &mut Page, container: &Value, status: Option<&Value>) {
     page.line("Ready", text(&status["ready"]));
     page.line("Restarts", text(&status["restartCount"]));
     page.line("Container id", text(&status["containerID"]));
+}
+
+/// A probe in one line, as kubectl has it.
+fn probe(probe: &Value) -> String {
+    let seconds = |key: &str, default: i64| probe[key].as_i64().unwrap_or(default);
+    let does = ["exec", "httpGet", "tcpSocket", "grpc"].iter().find(|name| probe[**name].is_object());
+    let what = match does.copied() {
+        Some("exec") => format!("exec {:?}", list(&probe["exec"]["command"]).map(text).collect::<Vec<_>>()),
+        Some("httpGet") => {
+            let ask = &probe["httpGet"];
+            let scheme = ask["scheme"].as_str().unwrap_or("HTTP").to_lowercase();
+            let host = ask["host"].as_str().unwrap_or_default();
+            format!("http-get {scheme}://{host}:{}{}", text(&ask["port"]), ask["path"].as_str().unwrap_or("/"))
+        }
+        Some("tcpSocket") => format!("tcp-socket :{}", text(&probe["tcpSocket"]["port"])),
+        _ => format!("grpc :{}", text(&probe["grpc"]["port"])),
+    };
+    format!(
+        "{what} delay={}s timeout={}s period={}s #success={} #failure={}",
+        seconds("initialDelaySeconds", 0),
+        seconds("timeoutSeconds", 1),
+        seconds("periodSeconds", 10),
+        seconds("successThreshold", 1),
+        seconds("failureThreshold", 3)
+    )
 }
 
 fn variable(variable: &Value) -> String {
@@ -131,10 +170,12 @@ pub(super) fn pod_reasons(pod: &Value) -> Vec<String> {
     for condition in list(&status["conditions"]).filter(|condition| condition["status"] == "False") {
         reasons.extend(condition_reason(condition));
     }
-    for container in list(&status["containerStatuses"]) {
+    for container in list(&status["initContainerStatuses"]).chain(list(&status["containerStatuses"])) {
         let waits = &container["state"]["waiting"];
         let ended = &container["state"]["terminated"];
-        if waits.is_object() || (ended.is_object() && ended["exitCode"] != 0) {
+        // It waits for the init containers, which say why.
+        let its_turn = waits["reason"] != "PodInitializing";
+        if (waits.is_object() && its_turn) || (ended.is_object() && ended["exitCode"] != 0) {
             reasons.push(format!("container {}: {}", text(&container["name"]), state(&container["state"])));
         }
     }

@@ -193,6 +193,7 @@ impl Device {
             data_dir: self.dir.join("data"),
             run_dir: self.dir.join("run"),
             log_dir: self.dir.join("log"),
+            manifests_dir: self.dir.join("manifests"),
             cgroup: self.cgroup(),
             // Memory and disk are this whole machine's: what others do must not evict pods here.
             eviction: Eviction {

@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::record::{IPC, MOUNTS, NET, UTS};
-use crate::network::NetworkError;
+use super::record::{IPC, NET, UTS};
+use crate::network::{NetworkError, failed};
 use crate::reconciler::sandbox::SandboxSpec;
 
 /// Settings of a network of its own: programs that are not root may listen on port 80 and ping, and
@@ -82,10 +82,9 @@ pub(super) fn mount_shared_memory(folder: &Path) -> Result<(), NetworkError> {
 
 /// Unmounts and removes the folder of a sandbox, however far it got.
 pub(super) fn clear(folder: &Path) -> Result<(), NetworkError> {
-    for name in MOUNTS {
-        let path = folder.join(name);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         // Until nothing is mounted there: `EINVAL`.
-        while umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+        while umount2(&entry.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
     }
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -93,8 +92,4 @@ pub(super) fn clear(folder: &Path) -> Result<(), NetworkError> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn failed(step: impl Into<String>, error: &dyn std::fmt::Display) -> NetworkError {
-    NetworkError::Sandbox { step: step.into(), reason: error.to_string() }
 }

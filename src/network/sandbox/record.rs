@@ -16,8 +16,8 @@ pub(super) const NET: &str = "net";
 pub(super) const IPC: &str = "ipc";
 pub(super) const UTS: &str = "uts";
 
-/// What is mounted in a sandbox's folder.
-pub(super) const MOUNTS: [&str; 4] = [NET, IPC, UTS, "shm"];
+/// What is mounted in a sandbox's folder, as far as it is the pod's own.
+const MOUNTS: [&str; 4] = [NET, IPC, UTS, "shm"];
 
 /// What is known of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,13 @@
 mod deciding;
 mod devices;
 mod eviction;
+mod hooks;
+mod life;
 mod properties;
+mod pulls;
 mod sandboxes;
 mod security;
+mod sequences;
 mod specs;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};
@@ -73,13 +77,40 @@ impl Bench {
     }
 
     fn attempt(&mut self, attempt: u32, state: ContainerState) -> &mut Self {
-        let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt };
+        self.see("web", attempt, state)
+    }
+
+    /// What is seen of an attempt of a container from now on.
+    fn see(&mut self, name: &str, attempt: u32, state: ContainerState) -> &mut Self {
+        let reference = self.named(name, attempt);
+        self.observed.containers.retain(|own| own.reference != reference);
         self.observed.containers.push(ObservedContainer {
             reference,
             image: "web:1".into(),
             state,
             devices: Vec::new(),
         });
+        self
+    }
+
+    #[expect(clippy::unused_self, reason = "it reads as the bench's own")]
+    fn named(&self, name: &str, attempt: u32) -> ContainerRef {
+        ContainerRef { pod: web_ref(), container: name.into(), attempt }
+    }
+
+    fn runs(&mut self, name: &str, attempt: u32) -> &mut Self {
+        let started = self.now;
+        self.see(name, attempt, ContainerState::Running { started, pid: 9 })
+    }
+
+    fn ends(&mut self, name: &str, attempt: u32, code: i32) -> &mut Self {
+        let now = self.now;
+        let ended = Exit { started: Some(now), finished: now, ..exit(code, 0, 0) };
+        self.see(name, attempt, ContainerState::Exited(ended))
+    }
+
+    fn pass(&mut self, seconds: u64) -> &mut Self {
+        self.now = self.now.plus(std::time::Duration::from_secs(seconds));
         self
     }
 
@@ -139,10 +170,12 @@ fn shelter(address: Option<std::net::IpAddr>) -> ObservedSandbox {
 fn word(action: &Action) -> String {
     match action {
         Action::PrepareImage { image } => format!("prepare {image}"),
+        Action::PullImage(pull) => format!("pull {} for {}", pull.image, pull.reference.id()),
         Action::MakeSandbox { spec, .. } => format!("shelter {}", spec.pod.name),
         Action::RemoveSandbox(pod) => format!("unshelter {}", pod.name),
         Action::Start(spec) => format!("start {}", spec.reference.id()),
         Action::Stop { reference, signal } => format!("{signal:?} {}", reference.id()),
+        Action::Hook(hook) => format!("{:?} {}", hook.kind, hook.reference.id()),
         Action::Remove(reference) => format!("remove {}", reference.id()),
         Action::Report { pod, revision, .. } => format!("report {} at {revision}", pod.name),
         Action::DeletePod { pod, revision } => format!("delete {} at {revision}", pod.name),

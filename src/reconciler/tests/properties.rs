@@ -75,7 +75,7 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     prop_assert!(bench.observed.sandboxes.is_empty());
                     return Ok(true);
                 }
-                Action::PrepareImage { .. } | Action::Event(_) => {}
+                Action::PrepareImage { .. } | Action::PullImage(_) | Action::Event(_) | Action::Hook(_) => {}
             }
         }
         if !changed {

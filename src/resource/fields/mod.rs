@@ -3,6 +3,7 @@
 //! never dropped in silence. `docs/compatibility.md` is printed from it.
 
 mod document;
+mod lifecycle;
 mod pod;
 mod protobuf;
 mod walk;

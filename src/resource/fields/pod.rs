@@ -1,5 +1,6 @@
 //! The fields of pods and of pod templates.
 
+use super::lifecycle::{EPHEMERAL, GATE, LIFECYCLE, PROBE};
 use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
 
 /// A pod.
@@ -15,12 +16,10 @@ pub(super) static POD: [Field; 5] = [
 pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
 
 const NO_VOLUMES: &str = "volumes are not supported in this release, and the program would miss its files";
-const NO_PROBES: &str = "probes are not run in this release: a container counts as ready while it runs";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
 const NO_PRIORITY: &str =
     "no pod makes room for another when it is placed; priority counts when a device is short of memory or disk";
-const NO_NAMES: &str = "names are resolved as on the device in this release";
 const STRICTER: &str = "this confinement can not be applied in this release, and running without it would be unsafe";
 
 pub(super) static SPEC: [Field; 42] = [
@@ -29,20 +28,15 @@ pub(super) static SPEC: [Field; 42] = [
     ok("terminationGracePeriodSeconds", Form::Integer),
     ok("nodeSelector", Form::TextMap),
     ok("nodeName", Form::Text),
-    refuse_unless(
-        "hostNetwork",
-        Form::Boolean,
-        &["true"],
-        "pods need hostNetwork: true in this release; a pod network of their own comes later",
-    ),
+    ok("hostNetwork", Form::Boolean),
     ok("hostname", Form::Text),
     ok("securityContext", Form::Object(&POD_SECURITY)),
-    warn_unless(
-        "dnsPolicy",
-        Form::Text,
-        &["ClusterFirst", "Default"],
-        "a pod resolves names as its device does in this release",
-    ),
+    ok("dnsPolicy", Form::Text),
+    ok("dnsConfig", Form::Object(&DNS_CONFIG)),
+    ok("hostAliases", Form::Objects(&HOST_ALIAS)),
+    ok("subdomain", Form::Text),
+    ok("setHostnameAsFQDN", Form::Boolean),
+    ok("hostIPC", Form::Boolean),
     warn_unless("enableServiceLinks", Form::Boolean, &["true", "false"], "there are no services in this release"),
     warn_unless(
         "serviceAccountName",
@@ -75,28 +69,30 @@ pub(super) static SPEC: [Field; 42] = [
     ok("priority", Form::Integer),
     warn("preemptionPolicy", NO_PRIORITY),
     warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
-    warn("hostAliases", NO_NAMES),
-    warn("dnsConfig", NO_NAMES),
-    warn("subdomain", NO_NAMES),
-    warn("setHostnameAsFQDN", NO_NAMES),
-    warn("hostnameOverride", NO_NAMES),
-    warn("readinessGates", NO_PROBES),
+    warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
+    ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
     refuse("volumes", NO_VOLUMES),
-    refuse("initContainers", "init containers are not run in this release, and the pod would start without their work"),
-    refuse("ephemeralContainers", "containers can not be added to a running pod in this release"),
+    ok("initContainers", Form::Objects(&CONTAINER)),
+    ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
     ok("hostPID", Form::Boolean),
-    ok("hostIPC", Form::Boolean),
     ok("shareProcessNamespace", Form::Boolean),
     ok("hostUsers", Form::Boolean),
     refuse("runtimeClassName", STRICTER),
-    refuse("activeDeadlineSeconds", "a pod is not ended by a deadline in this release"),
+    ok("activeDeadlineSeconds", Form::Integer),
     refuse("schedulingGates", "a pod is placed at once in this release"),
     refuse("resourceClaims", "devices are not claimed in this release"),
     refuse("resources", "limits are set for each container in this release, not for the pod"),
     refuse("workloadRef", "pods are placed one by one in this release"),
 ];
+
+pub(super) static DNS_CONFIG: [Field; 3] =
+    [ok("nameservers", Form::Texts), ok("searches", Form::Texts), ok("options", Form::Objects(&DNS_OPTION))];
+
+pub(super) static DNS_OPTION: [Field; 2] = [ok("name", Form::Text), ok("value", Form::Text)];
+
+pub(super) static HOST_ALIAS: [Field; 2] = [ok("ip", Form::Text), ok("hostnames", Form::Texts)];
 
 pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),
@@ -138,12 +134,7 @@ pub(super) static SECCOMP: [Field; 2] = [ok("type", Form::Text), ok("localhostPr
 pub(super) static CONTAINER: [Field; 25] = [
     ok("name", Form::Text),
     ok("image", Form::Text),
-    warn_unless(
-        "imagePullPolicy",
-        Form::Text,
-        &["IfNotPresent", "Never"],
-        "images are imported on the device in this release, not pulled: a pod waits until its image is there",
-    ),
+    ok("imagePullPolicy", Form::Text),
     ok("command", Form::Texts),
     ok("args", Form::Texts),
     ok("env", Form::Objects(&ENV)),
@@ -152,25 +143,20 @@ pub(super) static CONTAINER: [Field; 25] = [
     ok("ports", Form::Objects(&PORT)),
     ok("resources", Form::Object(&RESOURCES)),
     ok("securityContext", Form::Object(&SECURITY)),
-    warn("livenessProbe", NO_PROBES),
-    warn("readinessProbe", NO_PROBES),
-    warn("startupProbe", NO_PROBES),
-    warn("lifecycle", "hooks are not run in this release: a container is stopped with its stop signal only"),
+    ok("livenessProbe", Form::Object(&PROBE)),
+    ok("readinessProbe", Form::Object(&PROBE)),
+    ok("startupProbe", Form::Object(&PROBE)),
+    ok("lifecycle", Form::Object(&LIFECYCLE)),
     warn("stdin", "containers have no input in this release"),
     warn("stdinOnce", "containers have no input in this release"),
     warn("tty", "containers have no terminal in this release"),
-    warn_unless(
-        "terminationMessagePath",
-        Form::Text,
-        &["/dev/termination-log"],
-        "termination messages are not read in this release",
-    ),
-    warn_unless("terminationMessagePolicy", Form::Text, &["File"], "termination messages are not read in this release"),
+    ok("terminationMessagePath", Form::Text),
+    ok("terminationMessagePolicy", Form::Text),
     warn("resizePolicy", "limits of a running container are not changed in this release"),
     refuse("volumeMounts", NO_VOLUMES),
     refuse("volumeDevices", NO_VOLUMES),
-    refuse("restartPolicy", "the restart policy is the pod's in this release"),
-    refuse("restartPolicyRules", "the restart policy is the pod's in this release"),
+    ok("restartPolicy", Form::Text),
+    refuse("restartPolicyRules", "exit codes do not choose what follows in this release"),
 ];
 
 pub(super) static ENV: [Field; 3] =
@@ -204,7 +190,7 @@ pub(super) static PORT: [Field; 5] = [
     ok("containerPort", Form::Integer),
     ok("hostPort", Form::Integer),
     refuse_unless("protocol", Form::Text, &["TCP", "UDP"], "only TCP and UDP ports are served"),
-    warn_unless("hostIP", Form::Text, &["0.0.0.0", "::"], "the program itself chooses the addresses it listens on"),
+    ok("hostIP", Form::Text),
 ];
 
 pub(super) static RESOURCES: [Field; 3] = [

@@ -4,8 +4,8 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::wire::{self, DELETE_OPTIONS, INLINE, SCALE, ZEROS};
-use super::{Field, Form, of};
+use super::wire::{self, DELETE_OPTIONS, INLINE, INSIDE, SCALE, ZEROS};
+use super::{Field, Form, lifecycle, of};
 use crate::resource::kind;
 
 /// Every encoded object begins with this.
@@ -122,17 +122,34 @@ fn message(
     path: &str,
     depth: usize,
 ) -> Result<Map<String, Value>, ProtobufError> {
+    let numbers = wire::of(table).map_or(&[][..], |message| message.numbers);
+    let mut object = Map::new();
+    read(&mut object, (table, numbers), bytes, path, depth)?;
+    Ok(object)
+}
+
+/// Reads the fields of a message into an object.
+fn read(
+    object: &mut Map<String, Value>,
+    (table, numbers): (&'static [Field], &'static [(u32, &'static str)]),
+    bytes: &[u8],
+    path: &str,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     if depth > DEPTH_LIMIT {
         return Err(broken(path));
     }
-    let numbers = wire::of(table).map_or(&[][..], |message| message.numbers);
-    let mut object = Map::new();
     for (number, value) in fields(bytes, path)? {
         let Some((_, name)) = numbers.iter().find(|(known, _)| *known == number) else {
             // A field of a newer release: the walk tells of it under its number.
             object.insert(format!("protobuf field {number}"), json!({UNREAD: true}));
             continue;
         };
+        if *name == INSIDE {
+            let Wire::Bytes(bytes) = value else { return Err(broken(path)) };
+            read(object, (table, lifecycle::inside(table)), bytes, path, depth + 1)?;
+            continue;
+        }
         let inline = *name == INLINE;
         let name = if inline { "name" } else { name };
         let here = format!("{path}.{name}");
@@ -147,9 +164,9 @@ fn message(
             }
             continue;
         }
-        add(&mut object, field, &value, here, depth)?;
+        add(object, field, &value, here, depth)?;
     }
-    Ok(object)
+    Ok(())
 }
 
 /// Puts a value into an object; repeated fields and maps grow.
@@ -295,16 +312,16 @@ mod tests {
             field(6, &port),
             field(8, &limits),
             field(13, b""),
-            field(10, b"\x08\x01"),
+            field(10, &[field(1, &field(3, &field(1, b"\x08\x00\x10\x50"))), vec![4 << 3, 5]].concat()),
         ]
         .concat();
         let mut read = from_protobuf(&pod(&container)).unwrap();
         let findings = super::super::inspect(&kind::POD, &mut read);
         let paths: Vec<_> = findings.iter().map(|finding| finding.path.as_str()).collect();
-        assert_eq!(paths, ["spec.containers[0].livenessProbe"]);
+        assert!(paths.is_empty(), "{paths:?}");
         let wanted = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {
             "hostNetwork": true, "priority": 5, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "web:1",
-            "command": ["run", "it"], "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "250m"}}}]}});
+            "command": ["run", "it"], "livenessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 5}, "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "250m"}}}]}});
         assert_eq!(read, wanted);
     }
 
@@ -329,12 +346,15 @@ mod tests {
     fn every_number_names_a_field_and_every_object_has_numbers() {
         fn check(table: &'static [Field], path: &str) {
             let message = wire::of(table).unwrap_or_else(|| panic!("{path} has no numbers"));
-            for (_, name) in message.numbers.iter().filter(|(_, name)| *name != INLINE) {
+            let inside = message.numbers.iter().any(|(_, name)| *name == INSIDE);
+            let inside = if inside { lifecycle::inside(table) } else { &[] };
+            let numbers = || message.numbers.iter().chain(inside);
+            for (_, name) in numbers().filter(|(_, name)| ![INLINE, INSIDE].contains(name)) {
                 assert!(table.iter().any(|field| field.name == *name) || *name == "status", "{path}.{name}");
             }
             for field in table {
                 if let Form::Object(inner) | Form::Objects(inner) = field.form {
-                    assert!(message.numbers.iter().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
+                    assert!(numbers().any(|(_, name)| *name == field.name), "{path}.{}", field.name);
                     check(inner, &format!("{path}.{}", field.name));
                 }
             }

@@ -1,8 +1,10 @@
 //! The numbers that fields have in Kubernetes' protobuf messages: what Go clients since 1.32 send.
 
+use super::lifecycle;
 use super::pod::{
-    APP_ARMOR, CAPABILITIES, CONTAINER, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, KEY_REF, MAP_REF, OS, POD, POD_SECURITY,
-    PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, SYSCTL, TEMPLATE, TOLERATION,
+    APP_ARMOR, CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS,
+    KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, SYSCTL, TEMPLATE,
+    TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -19,9 +21,12 @@ pub(super) struct Message {
 /// Stands for a field that holds another message with the `name` of this one.
 pub(super) const INLINE: &str = "(inline)";
 
+/// Stands for a field that holds another message whose fields stand beside this one's.
+pub(super) const INSIDE: &str = "(inside)";
+
 /// Integers and switches that mean something when they are zero. All others are sent even when
 /// they are not set.
-pub(super) const ZEROS: [&str; 19] = [
+pub(super) const ZEROS: [&str; 20] = [
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
@@ -40,6 +45,7 @@ pub(super) const ZEROS: [&str; 19] = [
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seconds",
     "terminationGracePeriodSeconds",
 ];
 
@@ -58,16 +64,16 @@ static SCALE_SPEC: [Field; 1] = [ok("replicas", Form::Integer)];
 
 const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
 
-const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
+pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
     Message { fields, numbers }
 }
 
 /// The message of an object's fields.
 pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
-    MESSAGES.iter().find(|message| std::ptr::eq(message.fields, fields))
+    MESSAGES.iter().chain(&lifecycle::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
 }
 
-static MESSAGES: [Message; 45] = [
+static MESSAGES: [Message; 48] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -227,6 +233,9 @@ static MESSAGES: [Message; 45] = [
         ],
     ),
     message(&CAPABILITIES, &[(1, "add"), (2, "drop")]),
+    message(&DNS_CONFIG, &[(1, "nameservers"), (2, "searches"), (3, "options")]),
+    message(&DNS_OPTION, &[(1, "name"), (2, "value")]),
+    message(&HOST_ALIAS, &[(1, "ip"), (2, "hostnames")]),
 ];
 
 const POD_SPEC: &[(u32, &str)] = &[

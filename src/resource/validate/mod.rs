@@ -1,6 +1,8 @@
 //! Whether an object may be stored. It judges what the field table can not: values, and how fields
 //! belong together. Messages follow Kubernetes. It never changes the object.
 
+mod lifecycle;
+mod network;
 mod pod;
 mod security;
 mod update;
@@ -107,6 +109,15 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
         _ => {}
     }
     errors
+}
+
+/// Everything wrong with making this object anew, beyond what is wrong with it.
+pub fn creation(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let added = crate::resource::meta::list_at(object, "spec.ephemeralContainers");
+    if kind.kind != "Pod" || added.is_empty() {
+        return Vec::new();
+    }
+    vec![FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create")]
 }
 
 /// Whether the object can be read as its Kubernetes type; what cannot would stop every reader.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{FieldError, labels, security};
+use super::lifecycle::{self, Place};
+use super::{FieldError, labels, network, security};
+use crate::resource::defaults::TERMINATION_GRACE_SECONDS;
 use crate::resource::quantity::Quantity;
 use crate::resource::{meta, names};
 
@@ -28,15 +30,8 @@ const RESOURCE_PATHS: [&str; 4] = ["limits.cpu", "limits.memory", "requests.cpu"
 
 /// Checks a pod's spec, in a pod or in a template.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if spec.get("hostNetwork") != Some(&Value::Bool(true)) {
-        let detail = "pods need hostNetwork: true in this release; a pod network of their own comes later";
-        // `hostNetwork: false` was refused by the field table already.
-        if spec.get("hostNetwork").is_none() {
-            errors.push(FieldError::required(format!("{path}.hostNetwork"), detail));
-        }
-    }
     one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], errors);
-    one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    network::spec(spec, path, errors);
     if let Some(seconds) = meta::integer_at(spec, "terminationGracePeriodSeconds")
         && !(0..=GRACE_LIMIT).contains(&seconds)
     {
@@ -45,7 +40,11 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(path, &Value::from(seconds), &detail));
     }
     labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), errors);
-    for (field, rule) in [("nodeName", names::dns_subdomain as fn(&str) -> _), ("hostname", names::dns_label)] {
+    for (field, rule) in [
+        ("nodeName", names::dns_subdomain as fn(&str) -> _),
+        ("hostname", names::dns_label),
+        ("subdomain", names::dns_label),
+    ] {
         let value = meta::text_at(spec, field);
         if let (false, Err(detail)) = (value.is_empty(), rule(value)) {
             errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(value), &detail));
@@ -64,74 +63,47 @@ pub(super) fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], er
 }
 
 fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let containers = meta::list_at(spec, "containers");
-    if containers.is_empty() {
+    if meta::list_at(spec, "containers").is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
-    let (mut seen, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
-    for (index, container) in containers.iter().enumerate() {
-        let path = format!("{path}.containers[{index}]");
-        let name = meta::text_at(container, "name");
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), ""));
-        } else if let Err(detail) = names::dns_label(name) {
-            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+    let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    let grace = meta::integer_at(spec, "terminationGracePeriodSeconds").unwrap_or(TERMINATION_GRACE_SECONDS);
+    let (mut seen, mut host_ports) = (BTreeSet::new(), Vec::new());
+    for (list, place) in [("initContainers", Place::Init), ("containers", Place::Main)] {
+        for (index, container) in meta::list_at(spec, list).iter().enumerate() {
+            let path = format!("{path}.{list}[{index}]");
+            let name = meta::text_at(container, "name");
+            if name.is_empty() {
+                errors.push(FieldError::required(format!("{path}.name"), ""));
+            } else if let Err(detail) = names::dns_label(name) {
+                errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
+            } else if !seen.insert(name) {
+                errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
+            }
+            network::ports(container, &path, on_host, &mut host_ports, errors);
+            one_container(container, &path, errors);
+            lifecycle::container(container, &path, place, grace, errors);
         }
-        let image = meta::text_at(container, "image");
-        if image.is_empty() {
-            errors.push(FieldError::required(format!("{path}.image"), ""));
-        } else if image.trim() != image || image.contains(char::is_whitespace) {
-            errors.push(FieldError::invalid(format!("{path}.image"), &Value::from(image), "must not have white space"));
-        }
-        one_of(container, &path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
-        let folder = meta::text_at(container, "workingDir");
-        if !folder.is_empty() && !folder.starts_with('/') {
-            let detail = "must be an absolute path";
-            errors.push(FieldError::invalid(format!("{path}.workingDir"), &Value::from(folder), detail));
-        }
-        ports(container, &path, &mut host_ports, errors);
-        environment(container, &path, errors);
-        resources(container, &path, errors);
-        security::container(container, &path, errors);
     }
+    lifecycle::whole(spec, path, errors);
 }
 
-fn ports(container: &Value, path: &str, taken: &mut BTreeSet<(i64, String)>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
-    for (index, port) in meta::list_at(container, "ports").iter().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        let number = meta::integer_at(port, "containerPort");
-        if number.is_none() {
-            errors.push(FieldError::required(format!("{path}.containerPort"), ""));
-        }
-        for field in ["containerPort", "hostPort"] {
-            if let Some(number) = meta::integer_at(port, field)
-                && !(1..=65_535).contains(&number)
-            {
-                let detail = "must be between 1 and 65535, inclusive";
-                errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(number), detail));
-            }
-        }
-        if let (Some(number), Some(host)) = (number, meta::integer_at(port, "hostPort")) {
-            if host != number {
-                let detail = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(format!("{path}.hostPort"), &Value::from(host), detail));
-            } else if !taken.insert((host, meta::text_at(port, "protocol").to_owned())) {
-                errors.push(FieldError::duplicate(format!("{path}.hostPort"), &Value::from(host)));
-            }
-        }
-        let name = meta::text_at(port, "name");
-        if name.is_empty() {
-            continue;
-        }
-        if let Err(detail) = names::port_name(name) {
-            errors.push(FieldError::invalid(format!("{path}.name"), &Value::from(name), &detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
-        }
+fn one_container(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let image = meta::text_at(container, "image");
+    if image.is_empty() {
+        errors.push(FieldError::required(format!("{path}.image"), ""));
+    } else if image.trim() != image || image.contains(char::is_whitespace) {
+        errors.push(FieldError::invalid(format!("{path}.image"), &Value::from(image), "must not have white space"));
     }
+    one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
+    let folder = meta::text_at(container, "workingDir");
+    if !folder.is_empty() && !folder.starts_with('/') {
+        let detail = "must be an absolute path";
+        errors.push(FieldError::invalid(format!("{path}.workingDir"), &Value::from(folder), detail));
+    }
+    environment(container, path, errors);
+    resources(container, path, errors);
+    security::container(container, path, errors);
 }
 
 fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {

@@ -25,14 +25,24 @@ fn a_plain_pod_passes() {
 
 #[test]
 fn every_mistake_is_named_at_once() {
-    let found = errors_of(&json!({"restartPolicy": "Sometimes", "containers": [
-        {"name": "A", "image": "web:1", "ports": [{"containerPort": 80, "hostPort": 81}, {"containerPort": 70000}]},
+    let found = errors_of(&json!({"restartPolicy": "Sometimes", "hostNetwork": true, "subdomain": "a.b",
+        "dnsPolicy": "None", "dnsConfig": {"options": [{"name": "ndots", "value": "2 x"}]},
+        "hostAliases": [{"ip": "here", "hostnames": ["A b"]}], "containers": [
+        {"name": "A", "image": "web:1", "ports": [{"containerPort": 80, "hostPort": 81}, {"containerPort": 70000},
+            {"containerPort": 90, "hostPort": 90, "protocol": "TCP", "hostIP": "::1"},
+            {"containerPort": 90, "hostPort": 90, "protocol": "TCP", "hostIP": "127.0.0.1"}]},
         {"name": "b", "env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.color"}}}],
          "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}},
          "securityContext": {"capabilities": {"add": ["SYS_FLY"]}}},
         {"name": "b", "image": "x"}]}));
     for start in [
-        "spec.hostNetwork: Required value: pods need hostNetwork: true",
+        "spec.subdomain: Invalid value: \"a.b\"",
+        "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver",
+        "spec.dnsConfig.options[0].value: Invalid value: \"2 x\"",
+        "spec.hostAliases[0].ip: Invalid value: \"here\": must be a valid IP address",
+        "spec.hostAliases[0].hostnames[0]: Invalid value: \"A b\"",
+        "spec.containers[0].ports[2].hostIP: Invalid value: \"::1\": must be an IPv4 address",
+        "spec.containers[0].ports[3].hostPort: Duplicate value: 90",
         "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         "spec.containers[0].name: Invalid value: \"A\"",
         "spec.containers[0].ports[1].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",

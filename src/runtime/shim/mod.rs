@@ -12,6 +12,7 @@ mod enter;
 mod exec;
 mod executor;
 mod holder;
+mod last_words;
 mod log;
 mod mounts;
 mod privileges;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::last_words;
 use super::log::{LINE_MAX, LogFile, Stream};
 use crate::reconciler::container::Exit;
 use crate::resource::Timestamp;
@@ -132,14 +133,12 @@ pub(super) fn run(args: &Args, layers: &[OsString]) -> ExitCode {
         Some(status) => (libc::WEXITSTATUS(status), None, ""),
         None => (255, None, "its shim was killed earlier, and this kernel does not keep the exit status"),
     };
-    let exit = Exit {
-        code,
-        signal,
-        oom_killed: oom_kills(&args.oom_file),
-        started: Some(args.started),
-        finished: now(),
-        message: message.into(),
-    };
+    let finished = now();
+    // What is known of the end comes before what the container says.
+    let said = || folder.order().map(|order| last_words::of(&order, code)).unwrap_or_default();
+    let message = if message.is_empty() { said() } else { message.into() };
+    let oom_killed = oom_kills(&args.oom_file);
+    let exit = Exit { code, signal, oom_killed, started: Some(args.started), finished, message };
     // A folder that is gone was removed on purpose: there is nobody left to tell.
     let _ = folder.write_exit(&exit);
     wake(&args.wake);

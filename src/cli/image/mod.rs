@@ -1,6 +1,9 @@
 //! `kith image`: the images of this device, straight on the folder where the agent keeps them. It
 //! works without an agent, and beside one that runs.
 
+mod keep;
+mod network;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +24,10 @@ const STANDARD_STREAM: &str = "-";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Bring images from their registries
+    Pull(network::PullArgs),
+    /// Bring an image to a registry
+    Push(network::PushArgs),
     /// Make an image of a root file system in a tar file
     Import(ImportArgs),
     /// Take in an OCI layout or a docker archive
@@ -29,8 +36,12 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// List the images
     Ls(LsArgs),
+    /// Show what an image is made of
+    Inspect(keep::InspectArgs),
     /// Remove images
     Rm(RmArgs),
+    /// Make room: remove what nothing needs
+    Prune(keep::PruneArgs),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +137,8 @@ pub(crate) fn run_on_all(command: &ImageCommand, devices: &[(String, Config)]) -
 fn run_in(command: &ImageCommand, config: &Config, label: &str) -> Result<(), Failure> {
     let store = ImageStore::open(&config.data_dir.join("images"))?;
     match command {
+        ImageCommand::Pull(args) => network::pull(args, &store, config, label),
+        ImageCommand::Push(args) => network::push(args, &store, config, label),
         ImageCommand::Import(args) => import(args, &store, label),
         ImageCommand::Load(args) => load(args, &store, label),
         ImageCommand::Save(args) => save(args, &store),
@@ -135,6 +148,8 @@ fn run_in(command: &ImageCommand, config: &Config, label: &str) -> Result<(), Fa
             }
             list(&store.list()?, args.output)
         }
+        ImageCommand::Inspect(args) => keep::inspect(args, &store),
+        ImageCommand::Prune(args) => keep::prune(args, &store, label),
         ImageCommand::Rm(args) => {
             for name in &args.names {
                 store.remove(&ImageName::parse(name)?)?;
@@ -214,7 +229,7 @@ fn list(images: &[Image], format: Option<Format>) -> Result<(), Failure> {
                 table.row([image.name.to_string(), digest.to_owned(), size(image.size), format!("{age} ago")]);
             }
             if images.is_empty() {
-                note!("No images. kith image import and kith image load bring some.");
+                note!("No images. kith image pull, load and import bring some.");
                 return Ok(());
             }
             table.print()
@@ -223,17 +238,18 @@ fn list(images: &[Image], format: Option<Format>) -> Result<(), Failure> {
 }
 
 fn objects(images: &[Image]) -> Value {
-    let object = |image: &Image| {
-        json!({
-            "name": image.name.to_string(),
-            "digest": image.digest.to_string(),
-            "size": image.size,
-            "created": image.created.to_string(),
-            "architecture": image.architecture,
-            "config": image.config,
-        })
-    };
     json!({ "items": images.iter().map(object).collect::<Vec<_>>() })
+}
+
+fn object(image: &Image) -> Value {
+    json!({
+        "name": image.name.to_string(),
+        "digest": image.digest.to_string(),
+        "size": image.size,
+        "created": image.created.to_string(),
+        "architecture": image.architecture,
+        "config": image.config,
+    })
 }
 
 fn parse_user(text: &str) -> Result<ImageUser, String> {
@@ -254,7 +270,11 @@ impl From<ImageError> for Failure {
             ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
                 Self::said(Code::Failed)
             }
-            ImageError::Unsupported { .. } | ImageError::Io { .. } => failure,
+            ImageError::Registry(error) if error.is_unreachable() => Self { code: Code::Unreachable, ..failure },
+            ImageError::Unsupported { .. }
+            | ImageError::Io { .. }
+            | ImageError::NoRoom { .. }
+            | ImageError::Registry(_) => failure,
             ImageError::Damaged { .. } => {
                 failure.hint("copy the file again, and compare its checksum with the original's")
             }

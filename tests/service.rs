@@ -1,0 +1,236 @@
+//! The package on a Debian system of its own, booted by systemd in a container: the service starts,
+//! is restarted, crashes, is upgraded and takes new settings, and what runs goes on. Needs root; the
+//! system is made once by `scripts/debian-root.sh`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest that anything here may take; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Hierarchies in which Kith limits containers; systemd-nspawn mounts them read-only.
+const HIERARCHIES: [&str; 8] = ["cpuacct", "cpu", "blkio", "memory", "devices", "freezer", "pids", "cpuset"];
+
+/// A booted system.
+struct Machine {
+    folder: tempfile::TempDir,
+    nspawn: Child,
+    leader: String,
+    cgroup: String,
+}
+
+impl Machine {
+    fn boot() -> Self {
+        let system = output(&mut Command::new("scripts/debian-root.sh"));
+        let system = Path::new(system.trim());
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        // A copy, not an overlay: containers inside have overlays of their own, which do not stack.
+        let root = folder.path().join("root");
+        output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(system).arg(&root));
+        // The system's own systemd-nspawn with its own libraries: this machine's may be of another version.
+        let libraries = system.join("usr/lib/x86_64-linux-gnu");
+        let nspawn = Command::new(system.join("lib64/ld-linux-x86-64.so.2"))
+            .arg("--library-path")
+            .arg(format!("{0}:{0}/systemd", libraries.display()))
+            .arg(system.join("usr/bin/systemd-nspawn"))
+            .arg("-D")
+            .arg(&root)
+            .args(["--register=no", "--keep-unit", "--private-network", "--boot", "--console=read-only"])
+            .arg(format!("--machine=kith-{}", std::process::id()))
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(folder.path().join("console")).unwrap())
+            .stderr(fs::File::create(folder.path().join("errors")).unwrap())
+            .spawn()
+            .unwrap();
+        let cgroup = format!("/kith/test-service-{}", std::process::id());
+        let mut machine = Self { folder, nspawn, leader: String::new(), cgroup };
+        let children = format!("/proc/{0}/task/{0}/children", machine.nspawn.id());
+        machine.eventually("the system has a first process", |_| {
+            !fs::read_to_string(&children).unwrap_or_default().trim().is_empty()
+        });
+        machine.leader = fs::read_to_string(&children).unwrap().trim().to_owned();
+        machine.eventually("systemd is up", |machine| {
+            matches!(machine.try_run("systemctl is-system-running").1.trim(), "running" | "degraded")
+        });
+        for name in HIERARCHIES {
+            machine.run(&format!("mount -o remount,rw,bind /sys/fs/cgroup/{name}"));
+        }
+        machine
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// Whether a script succeeded inside, and what it printed.
+    fn try_run(&self, script: &str) -> (bool, String) {
+        let output = Command::new("nsenter")
+            .args(["-t", &self.leader, "-a", "/bin/sh", "-c"])
+            .arg(format!("cd /; {script}"))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    }
+
+    fn run(&self, script: &str) -> String {
+        let (done, text) = self.try_run(script);
+        assert!(done, "{script}: {text}\n{}", self.try_run("journalctl -u kith --no-pager | tail -n 40").1);
+        text
+    }
+
+    fn eventually(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !condition(self) {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "gave up waiting until {what}\n{}",
+                self.try_run("systemctl status kith --no-pager; journalctl -u kith --no-pager | tail -n 60").1
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn main_pid(&self) -> String {
+        self.run("systemctl show -p MainPID --value kith").trim().to_owned()
+    }
+
+    /// The pid of the pod's program and the moment it began.
+    fn program(&self) -> String {
+        self.run("pid=$(pgrep -f '^/bin/busybox sleep 98765$') && echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
+    }
+
+    fn active(&self, other_than: &str) {
+        self.eventually("the service is active again", |machine| {
+            machine.try_run("systemctl is-active kith").1.trim() == "active" && machine.main_pid() != other_than
+        });
+    }
+
+    fn journal_says(&self, text: &str) {
+        self.eventually(&format!("the journal says {text:?}"), |machine| {
+            machine.try_run("journalctl -u kith --no-pager").1.contains(text)
+        });
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Err(error) = kith::runtime::kill_everything(&self.cgroup) {
+            eprintln!("left behind: {error}");
+        }
+        let _ = Command::new("kill").args(["-9", &self.leader]).status();
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A package of the binary under test, with `mark` behind its program's end.
+fn package(folder: &Path, mark: &str) -> PathBuf {
+    let binary = folder.join(format!("kith{mark}"));
+    output(Command::new("strip").arg("-o").arg(&binary).arg(env!("CARGO_BIN_EXE_kith")));
+    let mut bytes = fs::read(&binary).unwrap();
+    bytes.extend(mark.as_bytes());
+    fs::write(&binary, bytes).unwrap();
+    let made = output(
+        Command::new("scripts/deb.sh")
+            .arg(&binary)
+            .arg("amd64")
+            .arg(folder)
+            .env("DEB_LEVEL", "0")
+            .env("HOST_KITH", env!("CARGO_BIN_EXE_kith")),
+    );
+    let named = folder.join(format!("kith{mark}.deb"));
+    fs::rename(made.trim(), &named).unwrap();
+    named
+}
+
+const POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: sleeper}
+spec:
+  hostNetwork: true
+  containers:
+  - {name: main, image: "sleeper:1", command: [/bin/busybox, sleep, "98765"]}
+"#;
+
+#[test]
+fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_container() {
+    assert!(nix::unistd::geteuid().is_root(), "this test boots a system in a container: run it as root");
+    let machine = Machine::boot();
+    for mark in ["-first", "-second"] {
+        fs::copy(package(machine.folder.path(), mark), machine.root().join(format!("root/kith{mark}.deb"))).unwrap();
+    }
+    // As an administrator has it who set something before the package came.
+    fs::create_dir_all(machine.root().join("etc/kith")).unwrap();
+    let settings = format!("name = \"gate\"\ncgroup = \"{}\"\n", machine.cgroup);
+    fs::write(machine.root().join("etc/kith/agent.toml"), &settings).unwrap();
+    machine.run("dpkg --force-confold -i /root/kith-first.deb");
+    machine.active("0");
+    assert_eq!(machine.run("systemctl is-enabled kith").trim(), "enabled");
+    assert_eq!(machine.run("stat -c %a /var/lib/kith").trim(), "700");
+    machine.run("man -w kith-apply && test -s /usr/share/doc/kith/copyright");
+    machine.run("bash -n /usr/share/bash-completion/completions/kith");
+
+    machine.run("kith init --name gate");
+    machine.eventually("the device is ready", |machine| {
+        machine.try_run("kith status").1.contains("gate leads") || machine.try_run("kith get nodes").1.contains("Ready")
+    });
+    machine.run("mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin/ && tar -C /tmp/image -cf /tmp/image.tar . && kith image import /tmp/image.tar sleeper:1");
+    fs::write(machine.root().join("root/pod.yaml"), POD).unwrap();
+    machine.run("kith apply -f /root/pod.yaml");
+    machine.eventually("the pod runs", |machine| machine.try_run("kith get pods").1.contains("Running"));
+    let program = machine.program();
+
+    // Restarted, killed, upgraded: another agent, the same container.
+    let pid = machine.main_pid();
+    machine.run("systemctl restart kith");
+    machine.active(&pid);
+    assert_eq!(machine.program(), program);
+    let pid = machine.main_pid();
+    machine.run(&format!("kill -9 {pid}"));
+    machine.active(&pid);
+    assert_eq!(machine.program(), program);
+    let pid = machine.main_pid();
+    machine.run("dpkg -i /root/kith-second.deb");
+    machine.active(&pid);
+    assert!(machine.run(&format!("tail -c 7 /proc/{}/exe", machine.main_pid())).contains("-second"));
+    assert_eq!(machine.program(), program);
+
+    // New settings, by the same process; wrong ones change nothing.
+    let pid = machine.main_pid();
+    fs::write(machine.root().join("etc/kith/agent.toml"), format!("{settings}log_max_files = 5\n")).unwrap();
+    machine.run("systemctl reload kith");
+    machine.journal_says("the agent begins again with them");
+    machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
+    assert_eq!(machine.main_pid(), pid);
+    fs::write(machine.root().join("etc/kith/agent.toml"), "nmae = 1\n").unwrap();
+    machine.run("systemctl reload kith");
+    machine.journal_says("the agent goes on with the old ones");
+    assert_eq!(machine.run("systemctl is-active kith").trim(), "active");
+
+    // With wrong settings it can not start; it is tried again and again, until they are good.
+    machine.try_run("systemctl restart kith");
+    machine.journal_says("Scheduled restart job, restart counter is at 3");
+    assert_eq!(machine.program(), program);
+    fs::write(machine.root().join("etc/kith/agent.toml"), &settings).unwrap();
+    machine.active("0");
+    machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
+    assert_eq!(machine.program(), program);
+
+    machine.run("dpkg --purge kith");
+    assert!(!machine.try_run("pgrep -f 'sleep 98765'").0, "the container outlived the package");
+    machine.run("! ls -d /var/lib/kith /run/kith /var/log/kith /usr/bin/kith 2>/dev/null");
+}
