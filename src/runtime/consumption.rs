@@ -1,8 +1,6 @@
 //! What containers use of memory and disk, read from their cgroups and counted in their folders.
 //! Blocking. It judges nothing.
 
-#![expect(clippy::disallowed_methods, reason = "reads cgroups and folders")]
-
 use std::os::fd::OwnedFd;
 use std::path::Path;
 

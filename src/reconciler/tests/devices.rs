@@ -52,7 +52,7 @@ fn a_container_gets_the_same_device_again() {
     let pod = PodRef { namespace: "default".into(), name: "web-1".into(), uid: "u1".into() };
     let before = ContainerRef { pod, container: "web".into(), attempt: 0 };
     bench.exited(0, exit(0, 0, 1));
-    bench.now = NOW.plus(Duration::from_secs(60));
+    bench.now = NOW.plus(Duration::from_mins(1));
     bench.observed.devices = [(before, vec!["/dev/ttyUSB1".into()])].into();
     assert_eq!(given(&bench), [1]);
     // Two that start at once do not get the same one.

@@ -62,7 +62,7 @@ fn the_message_is_kubernetes_own() {
 #[test]
 fn shortages_are_told_with_what_there_should_be() {
     let thresholds =
-        Thresholds { memory_available: 100, disk_percent: 10, inodes_percent: 5, pressure: Duration::from_secs(60) };
+        Thresholds { memory_available: 100, disk_percent: 10, inodes_percent: 5, pressure: Duration::from_mins(1) };
     let share = |available, total| Share { available, total };
     let left = Left { memory: share(100, 1000), disk: share(1000, 10_000), inodes: share(500, 10_000) };
     assert_eq!(shortages(&left, &thresholds), []);
@@ -77,7 +77,7 @@ fn shortages_are_told_with_what_there_should_be() {
 
 #[test]
 fn a_shortage_that_passed_counts_for_a_while() {
-    let thresholds = Thresholds { pressure: Duration::from_secs(60), ..Thresholds::default() };
+    let thresholds = Thresholds { pressure: Duration::from_mins(1), ..Thresholds::default() };
     let shortage = Shortage { short: Short::Inodes, threshold: 2, available: 1 };
     let pressure = Pressure::default().after(&[shortage], NOW);
     let later = |seconds| NOW.plus(Duration::from_secs(seconds));
