@@ -56,6 +56,9 @@ pub struct Config {
     pub log_max_files: u32,
     /// Processes and threads that one container may have.
     pub pids_limit: u64,
+    /// Paths of this device that pods may mount (`hostPath`), with all below them; `:ro` at the end
+    /// allows reading only.
+    pub host_paths: Vec<String>,
     /// Folder with the manifests of static pods: they run on this device without asking anybody, with or
     /// without a fleet. Empty: none.
     pub manifests_dir: PathBuf,
@@ -108,6 +111,7 @@ impl Default for Config {
             log_max_bytes: 10 << 20,
             log_max_files: 3,
             pids_limit: 1024,
+            host_paths: Vec::new(),
             manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
@@ -125,7 +129,7 @@ impl Profile {
     /// Time between a leader's heartbeats.
     pub fn heartbeat(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Lan => 100,
+            Self::Lan => 150,
             Self::Wan => 500,
             Self::Metered => 15_000,
         })
@@ -258,6 +262,13 @@ impl Config {
         for (name, registry) in &self.registries {
             registry.mistakes(name, &mut found);
         }
+        for path in &self.host_paths {
+            let (folder, _) = split_host_path(path);
+            let plain = folder.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+            if !folder.is_absolute() || !plain {
+                found.push(format!("host_paths has {path:?}, but needs absolute paths without .., such as \"/srv/data\" or \"/etc/localtime:ro\""));
+            }
+        }
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())
         {
@@ -267,16 +278,23 @@ impl Config {
     }
 }
 
+/// A setting of `host_paths`: the path, and whether it is for reading only.
+pub fn split_host_path(text: &str) -> (PathBuf, bool) {
+    match text.strip_suffix(":ro") {
+        Some(path) => (PathBuf::from(path), true),
+        None => (PathBuf::from(text), false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_mistakes_are_named_at_once() {
-        let text =
-            "data_dir = \"x\"\npids_limit = 0\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
+        let text = "data_dir = \"x\"\npids_limit = 0\nhost_paths = [\"srv\", \"/a/../b:ro\"]\nlost_after_seconds = 0\n[labels]\n\"kith.dev/voter\" = \"often\"\n";
         let error = Config::parse(Path::new("agent.toml"), text).unwrap_err().to_string();
-        for part in ["data_dir", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
+        for part in ["data_dir", "\"srv\"", "/a/../b:ro", "pids_limit", "lost_after_seconds", "kith.dev/voter"] {
             assert!(error.contains(part), "{error}");
         }
     }

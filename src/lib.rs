@@ -26,6 +26,8 @@ pub mod transport;
 pub mod consensus;
 
 pub mod images;
+pub mod volumes;
+
 pub mod runtime;
 
 pub mod probing;

@@ -16,6 +16,8 @@ mod logs;
 mod memory;
 #[path = "api/objects.rs"]
 mod objects;
+#[path = "api/secrets.rs"]
+mod secrets;
 #[path = "api/server.rs"]
 mod server;
 #[path = "api/watch.rs"]

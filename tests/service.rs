@@ -51,7 +51,7 @@ impl Machine {
         machine.eventually("the system has a first process", |_| {
             !fs::read_to_string(&children).unwrap_or_default().trim().is_empty()
         });
-        machine.leader = fs::read_to_string(&children).unwrap().trim().to_owned();
+        fs::read_to_string(&children).unwrap().trim().clone_into(&mut machine.leader);
         machine.eventually("systemd is up", |machine| {
             matches!(machine.try_run("systemctl is-system-running").1.trim(), "running" | "degraded")
         });

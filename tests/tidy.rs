@@ -22,7 +22,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transport", &["resource", "store", "identity", "config"]),
     ("consensus", &["resource", "store", "storage", "identity", "transport", "config"]),
     ("images", &["resource", "reconciler", "config"]),
-    ("runtime", &["resource", "reconciler", "kill_point"]),
+    ("volumes", &["resource", "reconciler"]),
+    // A sub path is opened as the room of volumes opens paths: beneath, whatever a program left there.
+    ("runtime", &["resource", "reconciler", "volumes", "kill_point"]),
     // Executes what the reconciler names, and runs programs in containers.
     ("probing", &["resource", "reconciler", "runtime"]),
     // What the containers of a pod share is decided by the reconciler.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,26 +16,29 @@ use super::hooking::Hooks;
 use super::local::Local;
 use super::manifests::Manifests;
 use super::plugged;
+use super::prepared::Prepared;
 use super::prober::{Probes, Wanted};
+use super::provisions;
 use super::pulls::Pulls;
 use super::reports::{Report, Reports};
+use super::secrets::Secrets;
 use super::shelter::Unsheltered;
 use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageError, ImageName, ImageStore, Limits, NamesVersion, Puller};
+use crate::images::{ImageStore, Limits, NamesVersion, Puller};
 use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use crate::reconciler::devices::{Held, HostDevice};
-use crate::reconciler::{
-    Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, configmaps_needed, diff, images_needed,
-};
+use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
+use crate::store::Key;
+use crate::volumes::Volumes;
 
 /// The longest time between two looks, whatever is signalled.
 const RESYNC: Duration = Duration::from_mins(1);
@@ -64,6 +67,11 @@ pub(crate) struct Device {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) puller: Arc<Puller>,
     pub(crate) image_limits: Limits,
+    pub(crate) volumes: Arc<Volumes>,
+    /// `None` outside of a fleet.
+    pub(crate) secrets: Option<Arc<Secrets>>,
+    /// Why volumes of pods could not be made, by uid.
+    pub(crate) volume_failures: Mutex<BTreeMap<String, String>>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: Tasks,
@@ -90,20 +98,11 @@ pub(super) struct Memory {
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
-    /// Namespaces and names of the config maps that this device's pods read, there or not.
-    configmaps: BTreeSet<(String, String)>,
+    /// Config maps, secrets and claims that this device's pods refer to, there or not.
+    read: BTreeSet<Key>,
     /// Devices that were plugged in, and who has which.
     pub(super) devices: Vec<HostDevice>,
     pub(super) held: Held,
-}
-
-/// An image by its name on this device.
-#[derive(Clone)]
-struct Prepared {
-    state: ImageState,
-    layers: Vec<PathBuf>,
-    /// The names that this was read from: under other names it may be another image.
-    names: NamesVersion,
 }
 
 impl Device {
@@ -122,10 +121,13 @@ impl Device {
         let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
         let mut local = self.local.clone();
+        let (_still, untold) = tokio::sync::watch::channel(0);
+        let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
             self.plugged(&mut memory, &local.borrow_and_update().devices);
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            secrets.borrow_and_update();
             systemd::alive();
             let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
                 Ok(pause) => pause,
@@ -136,9 +138,10 @@ impl Device {
             };
             // Cancel-safe: watches, channels and a timer.
             tokio::select! {
-                () = self.concerning(seen, &mut revisions, &memory.configmaps) => {}
+                () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = local.changed() => if changed.is_err() { return },
+                changed = secrets.changed() => if changed.is_err() { return },
                 () = memory.hooks.moved() => {}
                 () = memory.probes.moved() => {}
                 () = memory.statics.manifests.moved() => {}
@@ -170,13 +173,8 @@ impl Device {
         }
     }
 
-    /// Waits for a revision that changed a pod of this device or a config map that its pods read.
-    async fn concerning(
-        &self,
-        mut seen: u64,
-        revisions: &mut tokio::sync::watch::Receiver<u64>,
-        read: &BTreeSet<(String, String)>,
-    ) {
+    /// Waits for a revision that changed a pod of this device or something that its pods refer to.
+    async fn concerning(&self, mut seen: u64, revisions: &mut tokio::sync::watch::Receiver<u64>, read: &BTreeSet<Key>) {
         let Some(engine) = &self.engine else { return std::future::pending().await };
         loop {
             if revisions.changed().await.is_err() {
@@ -185,9 +183,8 @@ impl Device {
             let now = *revisions.borrow();
             let Ok(events) = engine.events_since(seen, None) else { return };
             let concerns = events.iter().any(|event| match event.key.kind.as_str() {
-                "ConfigMap" => read.contains(&(event.key.namespace.clone(), event.key.name.clone())),
                 "Pod" => node_of(&event.body).is_some_and(|node| node == self.node.name),
-                _ => false,
+                _ => read.contains(&event.key),
             });
             if concerns {
                 return;
@@ -224,9 +221,11 @@ impl Device {
             ending: memory.ending.clone(),
             hooks: memory.hooks.of(&containers),
             health: memory.probes.health(),
+            volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
+            volume_failures: self.volume_failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             containers,
         };
-        memory.configmaps = target.pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)).collect();
+        memory.read = provisions::read_by(&target.pods);
         let decision = diff(&target, &observed, now);
         memory.ending.retain(|uid, _| decision.ending.contains(uid));
         for uid in decision.ending {
@@ -250,8 +249,7 @@ impl Device {
                     self.prepare(&image, memory, prepared, None);
                 }
                 Action::PullImage(pull) => {
-                    // Secrets are no kind of this fleet yet: none is found.
-                    pulls.begin(*pull, |_namespace, _name| None);
+                    pulls.begin(*pull, &target);
                 }
                 Action::Hook(hook) => memory.hooks.begin(*hook, now),
                 Action::Report { pod, revision, object } => {
@@ -303,27 +301,19 @@ impl Device {
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
-        let mut configmaps = BTreeMap::new();
-        for (namespace, name) in pods.iter().flat_map(|pod| configmaps_needed(&pod.pod)) {
-            let key = crate::store::Key::new("ConfigMap", &namespace, &name);
-            let Some(engine) = &self.engine else { continue };
-            let document = engine.get(&key).map_err(|error| error.to_string())?;
-            if let Some(found) = document.and_then(|document| serde_json::from_slice(&document.body).ok()) {
-                configmaps.insert((namespace, name), found);
-            }
-        }
         let local = self.local.borrow().clone();
-        Ok(Target {
+        let mut target = Target {
             node: self.node.clone(),
             images: images.collect(),
-            pulls: BTreeMap::new(),
             users: self.users(&pods),
             pods,
-            configmaps,
             settings: self.settings.clone(),
             devices: local.devices,
             evicted: local.evicted,
-        })
+            ..Target::default()
+        };
+        self.provide(&mut target)?;
+        Ok(target)
     }
 
     /// The pods that the fleet has bound to this device.
@@ -403,6 +393,14 @@ impl Device {
                     let again = if done.is_ok() { Duration::ZERO } else { PAUSE };
                     (done, Some(again))
                 }
+                Action::MakeVolumes { pod, volumes } => {
+                    let look = if self.make_volumes(pod, volumes).await { Duration::ZERO } else { TRY_AGAIN };
+                    (Ok(()), Some(look))
+                }
+                Action::RemoveVolumes { uid } => {
+                    let look = if self.remove_volumes(uid).await { Duration::ZERO } else { PAUSE };
+                    (Ok(()), Some(look))
+                }
                 Action::Event(occurrence) => {
                     self.reports.event(occurrence);
                     (Ok(()), None)
@@ -443,36 +441,9 @@ impl Memory {
             images: BTreeMap::new(),
             looking: BTreeSet::new(),
             asked: BTreeMap::new(),
-            configmaps: BTreeSet::new(),
+            read: BTreeSet::new(),
             devices: Vec::new(),
             held: Held::new(),
-        }
-    }
-}
-
-impl Prepared {
-    fn preparing(names: NamesVersion) -> Self {
-        Self { state: ImageState::Preparing, layers: Vec::new(), names }
-    }
-
-    fn failed(why: String, names: NamesVersion) -> Self {
-        Self { state: ImageState::Failed(why), layers: Vec::new(), names }
-    }
-
-    fn from_store(store: &ImageStore, name: &str) -> Self {
-        // Read before the image: names that change meanwhile make this one stale.
-        let names = store.names_version();
-        let found = ImageName::parse(name).and_then(|parsed| store.resolve(&parsed)).and_then(|image| {
-            let Some(image) = image else { return Ok((ImageState::Absent, Vec::new())) };
-            let layers = store.unpack(&image)?;
-            Ok((ImageState::Ready { config: image.config, id: image.digest.to_string() }, layers))
-        });
-        match found {
-            Ok((state, layers)) => Self { state, layers, names },
-            Err(error @ ImageError::Name { .. }) => {
-                Self { state: ImageState::Invalid(error.to_string()), layers: Vec::new(), names }
-            }
-            Err(error) => Self::failed(error.to_string(), names),
         }
     }
 }
@@ -484,7 +455,11 @@ fn pod_uid(action: &Action) -> String {
         Action::Start(spec) => spec.reference.pod.uid.clone(),
         Action::Hook(hook) => hook.reference.pod.uid.clone(),
         Action::Stop { reference, .. } | Action::Remove(reference) => reference.pod.uid.clone(),
-        Action::Report { pod, .. } | Action::DeletePod { pod, .. } | Action::RemoveSandbox(pod) => pod.uid.clone(),
+        Action::Report { pod, .. }
+        | Action::DeletePod { pod, .. }
+        | Action::RemoveSandbox(pod)
+        | Action::MakeVolumes { pod, .. } => pod.uid.clone(),
+        Action::RemoveVolumes { uid } => uid.clone(),
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
         Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::authority::{Signer, seal_key};
 use super::clock::Clock;
 use super::hardware::{self, Hardware};
+use super::keyring::Keyring;
 use super::local::Local;
 use super::node::{NodeFacts, node_object};
 use super::roll;
@@ -71,14 +72,14 @@ pub(crate) fn own_member(identity: &Identity, config: &Config, known: &Member) -
 
 impl Keeper {
     /// Starts the tasks.
-    pub(crate) fn spawn(self, tasks: &Tasks, signer: Signer) {
+    pub(crate) fn spawn(self, tasks: &Tasks, signer: Signer, keyring: Keyring) {
         let (founding, membership, itself, sealing) = (self.clone(), self.clone(), self.clone(), self);
         tasks.spawn("found the fleet", founding.found());
         let roll = membership.clone();
         tasks.spawn("follow the roll", roll.follow_roll());
         tasks.spawn("follow the membership", membership.follow_membership());
         tasks.spawn("register this device", itself.register());
-        tasks.spawn("seal the authority", sealing.keep_sealed(signer));
+        tasks.spawn("seal the authority", sealing.keep_sealed(signer, keyring));
     }
 
     /// On the first device: the membership of one, and the first documents.
@@ -291,15 +292,18 @@ impl Keeper {
         }
     }
 
-    /// On the leader: the voters, and nobody else, can open the authority.
-    async fn keep_sealed(self, signer: Signer) {
+    /// On the leader: the voters, and nobody else, can open the authority and the secrets.
+    async fn keep_sealed(self, signer: Signer, keyring: Keyring) {
         let mut leadership = self.engine.leadership();
         let mut members = self.engine.members();
         loop {
-            if leadership.borrow_and_update().is_leader
-                && let Err(why) = signer.reseal().await
-            {
-                tracing::debug!(why, "the authority is not resealed");
+            if leadership.borrow_and_update().is_leader {
+                if let Err(why) = signer.reseal().await {
+                    tracing::debug!(why, "the authority is not resealed");
+                }
+                if let Err(why) = keyring.reseal().await {
+                    tracing::debug!(why, "the key for secrets is not resealed");
+                }
             }
             members.borrow_and_update();
             // Cancel-safe: watches and a timer.

@@ -74,7 +74,8 @@ impl Term {
                 caught_up = true;
             }
             revisions.borrow_and_update();
-            let view = match self.catch_up(view.take()) {
+            // Cancel-safe: a view that is dropped is read again.
+            let view = match self.catch_up(view.take()).await {
                 Ok(fresh) => view.insert(fresh),
                 Err(error) => {
                     tracing::error!(error, "the fleet's state can not be read");
@@ -119,21 +120,17 @@ impl Term {
     }
 
     /// Brings the view to the latest revision by its events, or from scratch when these are gone.
-    fn catch_up(&self, view: Option<View>) -> Result<View, String> {
+    async fn catch_up(&self, view: Option<View>) -> Result<View, String> {
         if let Some(mut view) = view
             && let Ok(events) = self.engine.events_since(view.revision, None)
         {
             view.take_in(events);
             return Ok(view);
         }
-        let mut fresh = View { fleet: Fleet::default(), revision: u64::MAX };
-        fresh.fleet.settings = self.settings;
-        for kind in Fleet::kinds() {
-            let read = self.engine.each_document(&kind, |document| fresh.put(&document));
-            // The oldest of the lists: events between it and the newest are applied again.
-            fresh.revision = fresh.revision.min(read.map_err(|error| error.to_string())?);
-        }
-        Ok(fresh)
+        // A large state takes longer to read than heartbeats can wait.
+        let (engine, settings) = (self.engine.clone(), self.settings);
+        let read = tokio::task::spawn_blocking(move || View::read(&engine, settings));
+        read.await.map_err(|error| error.to_string())?
     }
 
     fn observe_liveness(&self, fleet: &mut Fleet) {
@@ -190,6 +187,17 @@ struct View {
 }
 
 impl View {
+    fn read(engine: &Engine, settings: Settings) -> Result<Self, String> {
+        let mut fresh = Self { fleet: Fleet::default(), revision: u64::MAX };
+        fresh.fleet.settings = settings;
+        for kind in Fleet::kinds() {
+            let read = engine.each_document(&kind, |document| fresh.put(&document));
+            // The oldest of the lists: events between it and the newest are applied again.
+            fresh.revision = fresh.revision.min(read.map_err(|error| error.to_string())?);
+        }
+        Ok(fresh)
+    }
+
     /// Takes events in; true when one of them can give a plan something to do.
     fn take_in(&mut self, events: Vec<Event>) -> bool {
         let mut concerns = false;

@@ -17,22 +17,27 @@ mod extra;
 pub mod hardware;
 mod hooking;
 mod keeper;
+mod keyring;
 mod leader;
 mod local;
 mod lock;
 mod manifests;
+mod memory;
 pub mod node;
 mod peers;
 mod plug;
 mod plugged;
 mod policy;
+mod prepared;
 mod pressure;
 mod prober;
+mod provisions;
 mod pulls;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
+mod secrets;
 mod serve;
 mod shelter;
 mod signals;
@@ -63,6 +68,7 @@ pub(crate) use authority::SEAL;
 use authority::Signer;
 use clock::Clock;
 use control::Control;
+use keyring::Keyring;
 use reports::Reports;
 use signals::Signals;
 use tasks::Tasks;
@@ -167,6 +173,7 @@ pub async fn run(
     config: Config,
     read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), AgentError> {
+    memory::prepare();
     let mut signals = Signals::new(config.clone(), Box::new(read)).map_err(file("listen to signals"))?;
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
@@ -179,6 +186,7 @@ pub async fn run(
     let config = Arc::new(config);
     let started = Agent::start(config.clone(), identity, enrolment).await;
     let mut agent = started.map_err(|error| unsound::after(&config.data_dir, error))?;
+    agent.tasks.spawn("give memory back", memory::give_back(agent.engine.clone()));
     let mut end = agent.until_end(&mut signals).await;
     if let End::Broken(why) = &end
         && let Some(trouble) = agent.engine.disk_trouble()
@@ -253,8 +261,9 @@ impl Agent {
         let presence = Presence { stamp: Stamp { epoch: enrolment.epoch, run: begun.run }, verdict };
         let engine = Self::engine(&config, &enrolment, &transport, &clock, presence).await?;
         let signer = Signer { engine: engine.clone(), identity: identity.clone(), member_id: enrolment.member_id };
+        let keyring = Keyring::new(engine.clone(), identity.clone(), enrolment.member_id);
         let reports = Arc::new(Reports::default());
-        peers::attend(&engine, &signer, &reports);
+        peers::attend(&engine, &signer, &keyring, &reports);
         let (ends, ending) = mpsc::channel(1);
         let settings = leader::settings(&config);
         let control = Arc::new(Control {
@@ -272,6 +281,7 @@ impl Agent {
         let api = Api::new(ApiConfig {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
+            secrecy: Arc::new(keyring.clone()),
             extra: Arc::new(extra::Corner(control)),
             runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
             log_dir: config.log_dir.clone(),
@@ -280,14 +290,7 @@ impl Agent {
             clock: Arc::new(move || told.now()),
             shutdown: tasks.stopping(),
         });
-        transport.serve(Arc::new(PeerService {
-            engine: engine.clone(),
-            api: api.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            fleet: enrolment.fleet.clone(),
-            authority: enrolment.authority.clone(),
-        }));
+        transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
         serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
@@ -299,7 +302,7 @@ impl Agent {
             identity: identity.clone(),
             trust,
         };
-        keeper.spawn(&tasks, signer.clone());
+        keeper.spawn(&tasks, signer.clone(), keyring.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
         tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
         let applicant = enter::Applicant {
@@ -311,11 +314,29 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        workloads::attend(workloads.as_ref(), &config, &engine, (&clock, &reports), &enrolment, &tasks)?;
+        workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
         Ok(Self { config, engine, transport, tasks, ending, runtime: workloads.map(|workloads| workloads.runtime) })
+    }
+
+    /// What this device answers to peers and joiners.
+    fn service(
+        engine: &Engine,
+        api: &Api,
+        clock: &Arc<Clock>,
+        tasks: &Tasks,
+        enrolment: &Enrolment,
+    ) -> Arc<PeerService> {
+        Arc::new(PeerService {
+            engine: engine.clone(),
+            api: api.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            fleet: enrolment.fleet.clone(),
+            authority: enrolment.authority.clone(),
+        })
     }
 
     /// The engine, which hears nobody whom the fleet had fenced before the last stop.

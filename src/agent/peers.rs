@@ -1,4 +1,4 @@
-//! Questions between agents, behind one door: signing, and taking part. It only leads to who answers.
+//! Questions between agents, behind one door: signing, opening secrets, and taking part. It only leads to who answers.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authority::{self, Signer};
 use super::enter::{self, Gatekeeper};
+use super::keyring::{self, Keyring};
 use super::reports::Reports;
 use crate::consensus::Engine;
 use crate::identity::DeviceKey;
@@ -19,19 +20,22 @@ pub(crate) enum PeerAsk {
     Sign(authority::Ask),
     /// To the leader: a device wants to take part.
     Enter(enter::Ask),
+    /// To a voter: open this.
+    Open(keyring::Ask),
 }
 
 /// Who answers.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) signer: Signer,
+    pub(crate) keyring: Keyring,
     pub(crate) gatekeeper: Gatekeeper,
 }
 
 /// Answers members, and those who ask to be let in again.
-pub(crate) fn attend(engine: &Engine, signer: &Signer, reports: &Arc<Reports>) {
+pub(crate) fn attend(engine: &Engine, signer: &Signer, keyring: &Keyring, reports: &Arc<Reports>) {
     let gatekeeper = Gatekeeper { engine: engine.clone(), reports: reports.clone() };
-    let desk = Desk { signer: signer.clone(), gatekeeper: gatekeeper.clone() };
+    let desk = Desk { signer: signer.clone(), keyring: keyring.clone(), gatekeeper: gatekeeper.clone() };
     engine.set_app_handler(Arc::new(move |from, request| desk.answer(from, request)));
     engine.set_enter_handler(Arc::new(move |from, request| {
         let gatekeeper = gatekeeper.clone();
@@ -46,6 +50,7 @@ impl Desk {
         Box::pin(async move {
             match codec::decode(&request) {
                 Ok(PeerAsk::Sign(ask)) => desk.signer.answer(from, &ask),
+                Ok(PeerAsk::Open(ask)) => desk.keyring.answer(from, &ask),
                 Ok(PeerAsk::Enter(ask)) => codec::encode(&desk.gatekeeper.decide(ask).await).unwrap_or_default(),
                 Err(error) => Signer::misunderstood(&error),
             }

@@ -1,8 +1,6 @@
 //! The pulls that this device's pods wait for: begun as the reconciler says, given up when the pod is
 //! gone. What comes of them is kept for the next decision, and told as events.
 
-#![expect(clippy::disallowed_methods, reason = "waits between tries differ by chance")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +12,7 @@ use super::reports::Reports;
 use super::tasks::Tasks;
 use crate::images::{ImageError, ImageName, Keychain, Progress, Pulled, Puller};
 use crate::reconciler::container::ContainerRef;
-use crate::reconciler::{PullFailure, PullImage, PullState};
+use crate::reconciler::{PullFailure, PullImage, PullState, SecretState, Target};
 use crate::resource::Timestamp;
 
 /// Pulls that ended, on their way to the loop.
@@ -82,10 +80,9 @@ impl Pulls {
         ended.image
     }
 
-    /// Begins a pull. `secret` gives the `.dockerconfigjson` of a secret by its namespace and name, where
-    /// there is one; one that is missing is passed over, as in Kubernetes.
-    pub(crate) fn begin(&mut self, pull: PullImage, secret: impl Fn(&str, &str) -> Option<Vec<u8>>) {
-        let keychain = keychain(&pull, secret);
+    /// Begins a pull, with the credentials of its secrets where the target has them.
+    pub(crate) fn begin(&mut self, pull: PullImage, target: &Target) {
+        let keychain = keychain(&pull, target);
         let attempts = self.by_start.get(&pull.reference).map_or(0, |earlier| earlier.attempts);
         let alive = CancellationToken::new();
         let (puller, reports, ended, gone) =
@@ -105,16 +102,25 @@ impl Pulls {
 }
 
 /// What the secrets of a pull hold.
-fn keychain(pull: &PullImage, secret: impl Fn(&str, &str) -> Option<Vec<u8>>) -> Result<Keychain, ImageError> {
+fn keychain(pull: &PullImage, target: &Target) -> Result<Keychain, ImageError> {
     let mut keychain = Keychain::default();
     let namespace = &pull.reference.pod.namespace;
     for name in &pull.secrets {
-        match secret(namespace, name) {
-            Some(bytes) => keychain.add_docker_config(&bytes, &format!("secret {namespace}/{name}"))?,
-            None => tracing::warn!(namespace, name, "a pull secret is not here; the image is asked for without it"),
-        }
+        let Some(bytes) = registry_secret(target, namespace, name) else {
+            tracing::warn!(namespace, name, "a pull secret is not here; the image is asked for without it");
+            continue;
+        };
+        keychain.add_docker_config(&bytes, &format!("secret {namespace}/{name}"))?;
     }
     Ok(keychain)
+}
+
+/// The credentials of registries in a secret, as soon as this device has it.
+fn registry_secret(target: &Target, namespace: &str, name: &str) -> Option<Vec<u8>> {
+    match target.secrets.get(&(namespace.to_owned(), name.to_owned()))? {
+        SecretState::Open(values) => values.get(".dockerconfigjson").map(|value| value.0.clone()),
+        SecretState::Sealed(_) => None,
+    }
 }
 
 /// Pulls, and tells of it.

@@ -35,7 +35,7 @@ impl Control {
         let fresh = self.engine.barrier().await;
         tracing::info!(?fresh, "a backup is made");
         let spooled = self.engine.spool().await.map_err(|error| failed(error.to_string()))?;
-        let hash = self.engine.state_hash().map_err(|error| failed(error.to_string()))?;
+        let hash = self.engine.state_hash().await.map_err(|error| failed(error.to_string()))?;
         let same = hash.revision == spooled.revision;
         let header = Header {
             made: self.clock.now().to_string(),

@@ -122,19 +122,20 @@ fn keep(path: &Path, serving: &Serving) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// The device left: its containers end, and its keys, log and state are removed. Images stay.
+/// The device left: its containers end, and its keys, log and state are removed. Images and volumes that outlive pods stay.
 pub(crate) fn forget_fleet(config: &Config, runtime: Option<Shims>) -> Result<(), AgentError> {
     if let Some(runtime) = runtime {
         drop(runtime);
         crate::runtime::kill_everything(&config.cgroup)?;
         let sandboxes = SandboxesConfig { run_dir: config.run_dir.clone(), range: config.pod_network };
         crate::network::sandbox::remove_everything(&sandboxes)?;
+        crate::volumes::remove_all(&config.data_dir.join("pods")).map_err(file("remove the volumes of pods"))?;
     }
     // The keys and the enrolment go last and at once, by a rename: as long as they are there, this
     // device is not free for another fleet, and once they are gone nothing of the old one is left.
     let identity = config.data_dir.join("identity");
     let leaving = config.data_dir.join("identity.leaving");
-    for name in ["log", "state.redb", "snapshot", "scratch", "identity.leaving"] {
+    for name in ["log", "state.redb", "snapshot", "scratch", "secrets", "pods", "identity.leaving"] {
         if name == "identity.leaving" {
             let _left_by_an_earlier_try = std::fs::remove_dir_all(&leaving);
             std::fs::rename(&identity, &leaving).map_err(file(format!("set {} aside", identity.display())))?;

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::keyring::Keyring;
 use super::local::Local;
 use super::reports::Reports;
+use super::secrets::Secrets;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
-use super::{AgentError, device, file, hardware, keeper, live, plug, policy, pressure, prober, shelter, steer};
+use super::{
+    AgentError, device, file, hardware, keeper, live, plug, policy, pressure, prober, provisions, shelter, steer,
+};
 use crate::config::{Config, Range};
-use crate::consensus::Engine;
 use crate::identity::Enrolment;
 use crate::images::{ImageStore, Puller};
 use crate::kill_point;
@@ -20,12 +23,13 @@ use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::probing::Asker;
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig};
+use crate::volumes::Volumes;
 
 /// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
 pub(super) fn attend(
     workloads: Option<&Workloads>,
     config: &Config,
-    engine: &Engine,
+    keyring: &Keyring,
     (clock, reports): (&Arc<Clock>, &Arc<Reports>),
     enrolment: &Enrolment,
     tasks: &Tasks,
@@ -34,8 +38,8 @@ pub(super) fn attend(
         tasks.spawn("show that the witness lives", live());
         return Ok(());
     };
-    workloads.spawn(config, Some(engine), &enrolment.name, (clock, reports), tasks)?;
-    tasks.spawn("follow the node", steer::follow_node(engine.clone(), enrolment.name.clone()));
+    workloads.spawn(config, Some(keyring), &enrolment.name, (clock, reports), tasks)?;
+    tasks.spawn("follow the node", steer::follow_node(keyring.engine.clone(), enrolment.name.clone()));
     Ok(())
 }
 
@@ -44,6 +48,7 @@ pub(super) struct Workloads {
     pub(super) runtime: Shims,
     pub(super) sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
+    volumes: Arc<Volumes>,
     /// What this device knows of itself.
     pub(super) local: Arc<watch::Sender<Local>>,
 }
@@ -55,7 +60,9 @@ impl Workloads {
         runtime.sweep().await?;
         let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
-        Ok(Self { runtime, sandboxes, images, local: Arc::new(watch::channel(Local::default()).0) })
+        let volumes = Volumes::open(provisions::places(config)).map_err(file("open the folders of volumes"))?;
+        let local = Arc::new(watch::channel(Local::default()).0);
+        Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes), local })
     }
 
     /// Looks after static pods until the tasks are finished. A device that can not is told why: it may
@@ -92,7 +99,7 @@ impl Workloads {
     fn spawn(
         &self,
         config: &Config,
-        engine: Option<&Engine>,
+        keyring: Option<&Keyring>,
         name: &str,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         tasks: &Tasks,
@@ -100,12 +107,20 @@ impl Workloads {
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
+        let secrets = keyring.map(|keyring| {
+            Secrets::open(config.data_dir.join("secrets"), keyring.clone(), tasks.clone())
+                .map_err(file("open the secrets of this device"))
+        });
+        let secrets = secrets.transpose()?;
         let asker = Asker::new(Arc::new(self.runtime.clone()))?;
         let (probing, probes) = prober::Probing::new(asker.clone(), clock.clone(), reports.clone(), name.to_owned());
         let device = device::Device {
             asker,
             manifests_dir: config.manifests_dir.clone(),
-            engine: engine.cloned(),
+            engine: keyring.map(|keyring| keyring.engine.clone()),
+            volumes: self.volumes.clone(),
+            secrets,
+            volume_failures: Mutex::default(),
             runtime: Arc::new(self.runtime.clone()),
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
@@ -131,7 +146,7 @@ impl Workloads {
             tasks.spawn("follow what is plugged in", plug::follow(config.devices.clone(), self.local.clone()));
         }
         let watch = pressure::Watch {
-            engine: engine.cloned(),
+            engine: keyring.map(|keyring| keyring.engine.clone()),
             runtime: self.runtime.clone(),
             config: Arc::new(config.clone()),
             clock: clock.clone(),

@@ -7,6 +7,7 @@ use hyper::Method;
 use super::User;
 use super::failure::Failure;
 use super::route::{Route, Target};
+use super::secret::is_secret;
 use super::stream::SUBRESOURCES;
 
 /// The group whose members may do everything.
@@ -57,6 +58,9 @@ pub(super) fn check(user: &User, method: &Method, route: &Route) -> Result<(), F
     }
     match route {
         Route::Extra => Ok(()),
+        Route::Objects(target) if is_secret(target.kind) => {
+            Err(refused(user, method, route, "only users of the group system:masters may see secrets"))
+        }
         _ if reads && !is_stream(route) => Ok(()),
         _ => {
             let why = "users outside of the group system:masters may only read; an administrator's kubeconfig comes \
@@ -109,6 +113,17 @@ mod tests {
 
     const PODS: &str = "/api/v1/namespaces/default/pods";
     const WRITES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+    #[test]
+    fn secrets_are_for_administrators() {
+        let path = "/api/v1/namespaces/default/secrets";
+        assert_eq!(code(&user(&[ADMINISTRATORS]), &Method::GET, path), 200);
+        for other in [user(&["system:authenticated"]), User::device("d1"), user(&["viewers"])] {
+            for path in [path, "/api/v1/secrets", "/api/v1/namespaces/default/secrets/a"] {
+                assert_eq!(code(&other, &Method::GET, path), 403, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn administrators_and_root_may_do_everything() {

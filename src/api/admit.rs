@@ -60,7 +60,8 @@ pub(super) fn create(
     if kind.has_generation() {
         meta::set(&mut object, "generation", json!(1));
     }
-    set_status(&mut object, first_status(kind));
+    let first = first_status(kind, &object);
+    set_status(&mut object, first);
     defaults::apply(kind, &mut object);
     if kind.kind == "Pod" {
         // A spec that does not parse is refused below, with its field named.
@@ -68,6 +69,7 @@ pub(super) fn create(
         object["status"]["qosClass"] = class.map_or(Value::Null, |class| json!(class));
     }
     errors.extend(validate::object(kind, &object));
+    warnings.extend(validate::warnings(kind, &object));
     errors.extend(validate::creation(kind, &object));
     finish(kind, object, &errors)
 }
@@ -100,6 +102,7 @@ pub(super) fn update(
     count_generation(kind, old, &mut object);
     errors.extend(validate::object(kind, &object));
     errors.extend(validate::update(kind, old, &object));
+    warnings.extend(validate::warnings(kind, &object));
     finish(kind, object, &errors)
 }
 
@@ -224,10 +227,14 @@ fn set_status(object: &mut Value, status: Value) {
     }
 }
 
-fn first_status(kind: &Kind) -> Value {
+fn first_status(kind: &Kind, object: &Value) -> Value {
     match kind.kind {
         "Pod" => json!({"phase": "Pending"}),
         "Namespace" => json!({"phase": "Active"}),
+        // There is nothing that it would have to be bound to: its folder is made for its first pod.
+        "PersistentVolumeClaim" => json!({"phase": "Bound",
+            "accessModes": object.pointer("/spec/accessModes").cloned().unwrap_or_else(|| json!([])),
+            "capacity": object.pointer("/spec/resources/requests").cloned().unwrap_or_else(|| json!({}))}),
         "Deployment" => json!({}),
         "ReplicaSet" => json!({"replicas": 0}),
         _ => Value::Null,

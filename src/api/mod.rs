@@ -28,6 +28,7 @@ mod peer;
 mod read;
 mod route;
 mod scale;
+mod secret;
 mod server;
 mod stream;
 mod watch;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::ADMINISTRATORS;
 pub use failure::Failure;
 pub use peer::{PeerStreams, Stream, Unreachable};
+pub use secret::{LockedValue, Secrecy, place_of};
 pub use server::ServeError;
 
 use crate::consensus::Replica;
@@ -59,6 +61,8 @@ pub struct ApiConfig {
     pub replica: Arc<dyn Replica>,
     /// The way to the APIs of other devices.
     pub peers: Arc<dyn PeerStreams>,
+    /// Who locks and opens the values of secrets.
+    pub secrecy: Arc<dyn Secrecy>,
     /// The fleet's own corner under `/kith/`.
     pub extra: Arc<dyn Extra>,
     /// The containers of this device; none where it runs none.

@@ -7,6 +7,7 @@ use super::answer::{self, Answer};
 use super::ask::{Accept, Ask};
 use super::failure::Failure;
 use super::route::Target;
+use super::secret::is_secret;
 use crate::consensus::Freshness;
 use crate::resource::selector::{FieldSelector, LabelSelector};
 use crate::resource::table::{self, Include};
@@ -73,6 +74,9 @@ impl Api {
         let document = self.replica().get(&key(target))?;
         let document = document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?;
         let mut found = object(&document)?;
+        if shows_values(form, ask) {
+            found = self.opened(target.kind, found).await?;
+        }
         if target.subresource == "scale" {
             found = super::scale::of(&found);
         }
@@ -112,7 +116,10 @@ impl Api {
             ));
         }
         self.freshen(ask, warnings).await;
-        let (revision, objects) = self.selected(target, &selection)?;
+        let (revision, mut objects) = self.selected(target, &selection)?;
+        if is_secret(target.kind) && shows_values(form, ask) {
+            self.open_secrets(&mut objects).await?;
+        }
         listing(target, ask, form, revision, objects, self.now())
     }
 
@@ -129,6 +136,11 @@ impl Api {
         }
         Ok((listing.revision, objects))
     }
+}
+
+/// Whether an answer shows what is in an object: a table names it only.
+pub(super) fn shows_values(form: Accept, ask: &Ask) -> bool {
+    !matches!(form, Accept::Table(_)) || ask.query.get("includeObject") == "Object"
 }
 
 /// The value of `includeObject`.

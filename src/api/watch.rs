@@ -15,8 +15,9 @@ use super::Api;
 use super::answer::{self, Answer};
 use super::ask::{Accept, Ask};
 use super::failure::Failure;
-use super::read::{Selection, decode, include, object};
+use super::read::{Selection, decode, include, object, shows_values};
 use super::route::Target;
+use super::secret::is_secret;
 use crate::resource::kind::Kind;
 use crate::resource::meta;
 use crate::resource::table::{self, Include};
@@ -38,6 +39,8 @@ struct Watcher {
     kind: &'static Kind,
     selection: Selection,
     form: Accept,
+    /// Whether values must be opened before they are shown.
+    opens: bool,
     include: Include,
     bookmarks: bool,
     /// Everything up to this revision was sent or passed over.
@@ -85,6 +88,7 @@ impl Api {
             kind: target.kind,
             selection,
             form,
+            opens: is_secret(target.kind) && shows_values(form, ask),
             include,
             bookmarks: ask.query.flag("allowWatchBookmarks") && form == Accept::Json,
             cursor: asked.unwrap_or(0),
@@ -118,7 +122,7 @@ impl Watcher {
         loop {
             if let Some(line) = self.queue.pop_front() {
                 self.queued -= line.len();
-                return Some(line);
+                return Some(if self.opens { self.open(line).await } else { line });
             }
             if self.over {
                 return None;
@@ -225,6 +229,29 @@ impl Watcher {
         text.push('\n');
         self.queued += text.len();
         self.queue.push_back(Bytes::from(text));
+    }
+
+    /// The line of a secret with its values opened; the watch ends where that can not be done.
+    async fn open(&mut self, line: Bytes) -> Bytes {
+        let Ok(mut event) = serde_json::from_slice::<Value>(&line) else { return line };
+        if ["BOOKMARK", "ERROR"].contains(&event["type"].as_str().unwrap_or_default()) {
+            return line;
+        }
+        let mut objects = match self.form {
+            Accept::Table(_) => event["object"]["rows"].as_array_mut().into_iter().flatten().collect(),
+            Accept::Json | Accept::Metadata(_) => vec![&mut event],
+        };
+        let mut shown: Vec<Value> = objects.iter_mut().map(|object| object["object"].take()).collect();
+        let opened = self.api.open_secrets(&mut shown).await;
+        for (place, object) in objects.into_iter().zip(shown) {
+            place["object"] = object;
+        }
+        if let Err(failure) = opened {
+            (self.over, self.queued) = (true, 0);
+            self.queue.clear();
+            event = json!({"type": "ERROR", "object": failure.to_status()});
+        }
+        Bytes::from(format!("{event}\n"))
     }
 
     fn bookmark(&mut self) {

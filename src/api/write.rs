@@ -9,6 +9,7 @@ use super::ask::{Ask, PROTOBUF};
 use super::failure::Failure;
 use super::read::{key, object};
 use super::route::Target;
+use super::secret::is_secret;
 use super::{Api, new_uid, scale};
 use crate::consensus::Freshness;
 use crate::resource::patch::{self, PatchError, PatchKind};
@@ -101,7 +102,8 @@ impl Api {
             if dry_run && self.current(&key).await?.is_some() {
                 return Err(Failure::already_exists(target.kind, &name));
             }
-            let body = made.to_string().into_bytes();
+            let stored = if is_secret(target.kind) { self.locked(made.clone(), None)? } else { made.clone() };
+            let body = stored.to_string().into_bytes();
             batch.writes.push(Write::Put { key: key.clone(), body });
             match self.propose(batch, dry_run).await? {
                 Proposed::At(revision) => {
@@ -197,7 +199,8 @@ impl Api {
         for attempt in 1..=ATTEMPTS {
             let document = self.current(&key).await?;
             let document = document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?;
-            let old = object(&document)?;
+            let kept = object(&document)?;
+            let old = self.opened(target.kind, kept.clone()).await?;
             let scaled = target.subresource == "scale";
             let mut told = Vec::new();
             let seen = if scaled { scale::of(&old) } else { old.clone() };
@@ -232,7 +235,11 @@ impl Api {
                 warnings.append(&mut told);
                 return show(stored, document.modified);
             }
-            let body = stored.to_string().into_bytes();
+            let body = if is_secret(target.kind) {
+                self.locked(stored.clone(), Some((&stored_before, &kept)))?.to_string().into_bytes()
+            } else {
+                stored.to_string().into_bytes()
+            };
             let expect = Precondition::AtRevision(document.modified);
             let batch = Batch {
                 checks: vec![Check { key: key.clone(), expect }],

@@ -1,6 +1,7 @@
 //! `kith describe`: an object in words, what happened to it, and why it is not as it should be.
 
 mod kinds;
+mod storage;
 
 use std::fmt::Write as _;
 
@@ -79,6 +80,7 @@ async fn related(of: &Kind, object: &Value, client: &Client) -> Result<Related, 
     related.events.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
     let pods = Target { kind: &kind::POD, name: None };
     let path = match of.kind {
+        "PersistentVolumeClaim" => pods.collection(namespace, Vec::new()),
         "Node" => pods.collection(None, vec![("fieldSelector", format!("spec.nodeName={}", name_of(object)))]),
         "Deployment" | "ReplicaSet" => {
             let labels = object["spec"]["selector"]["matchLabels"].as_object();
@@ -112,7 +114,7 @@ fn describe(of: &Kind, object: &Value, related: &Related, now: Timestamp) -> Str
         page.line("Namespace", namespace_of(object));
     }
     page.map("Labels", &object["metadata"]["labels"]);
-    page.map("Annotations", &object["metadata"]["annotations"]);
+    page.map("Annotations", &storage::annotations(object));
     page.line("Created", text(&object["metadata"]["creationTimestamp"]));
     if let Some(owner) = object["metadata"]["ownerReferences"].get(0) {
         page.line("Controlled by", format!("{}/{}", text(&owner["kind"]), text(&owner["name"])));
@@ -122,6 +124,8 @@ fn describe(of: &Kind, object: &Value, related: &Related, now: Timestamp) -> Str
         "Node" => kinds::node(&mut page, object, &related.pods),
         "Deployment" => kinds::deployment(&mut page, object, &related.pods),
         "ReplicaSet" => kinds::replica_set(&mut page, object, &related.pods),
+        "Secret" => storage::secret(&mut page, object),
+        "PersistentVolumeClaim" => storage::claim(&mut page, object, &related.pods),
         _ => kinds::generic(&mut page, object),
     }
     page.events(&related.events, now);

@@ -197,6 +197,7 @@ impl Engine {
         let engine = Self { inner: Arc::new(inner) };
         engine.note_server(&leads);
         engine.spawn("watch leadership", engine.clone().watch_server(leads));
+        engine.spawn("keep pulse", engine.clone().keep_pulse());
         engine.spawn("carry proposals", engine.clone().carry_proposals(proposed));
         engine.spawn("answer reads", engine.clone().answer_reads(asked));
         engine.spawn("follow the fleet as a mirror", engine.clone().follow());

@@ -20,6 +20,7 @@ mod presence;
 #[cfg(feature = "simulation")]
 mod probe;
 mod propose;
+mod pulse;
 mod read;
 mod receive;
 pub mod replica;

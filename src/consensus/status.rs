@@ -136,8 +136,14 @@ impl Engine {
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// The hash of all documents at the replica's revision. Reads the whole state.
-    pub fn state_hash(&self) -> Result<StateHash, StorageError> {
+    /// The hash of all documents at the replica's revision. Reads the whole state, on another thread.
+    pub async fn state_hash(&self) -> Result<StateHash, StorageError> {
+        self.inner.state.hash_apart().await
+    }
+
+    /// The same on this thread, for a simulation that looks between two steps.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn state_hash_now(&self) -> Result<StateHash, StorageError> {
         self.inner.state.hash()
     }
 

@@ -18,9 +18,9 @@ pub(super) const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 /// Entries after which a snapshot lets the log be purged.
-const SNAPSHOT_ENTRIES: u64 = 2048;
+const SNAPSHOT_ENTRIES: u64 = 8192;
 /// Entries kept behind a snapshot for peers that are a little late.
-const KEEP_ENTRIES: u64 = 1024;
+const KEEP_ENTRIES: u64 = 2048;
 /// Bytes of log after which it is purged whatever the number of entries.
 pub(super) const MAX_LOG_BYTES: u64 = 64 << 20;
 
@@ -45,6 +45,16 @@ pub(super) struct Timing {
 impl Timing {
     pub(super) fn new(profile: Profile) -> Self {
         Self { heartbeat: profile.heartbeat(), election: profile.election(), beacon: profile.beacon() }
+    }
+
+    /// Between two heartbeats.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Silence of a leader before which nobody stands for election, however the chance falls.
+    pub(super) fn lease(&self) -> Duration {
+        self.election.1
     }
 
     /// How old a peer's acknowledgement may be for a heartbeat to be left out: with the next

@@ -12,6 +12,7 @@ pub mod run;
 pub mod serving;
 pub mod token;
 pub mod trust;
+pub mod vault;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub use run::{Begun, Epoch, Fingerprint, Run, Stamp};
 pub use serving::{User, client_user, tls_server_config};
 pub use token::{Admission, JoinRefusal, Role, Token, TokenError, TokenRecord, TokenTerms, TokenUse};
 pub use trust::Trust;
+pub use vault::{Vault, VaultSeal};
 
 /// Keys, certificates or the enrolment can not be made or used.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,8 @@ pub const NAMESPACE: &str = "Namespace";
 pub const POD: &str = "Pod";
 /// Store kind of events.
 pub const EVENT: &str = "Event";
+/// Store kind of claims.
+pub const CLAIM: &str = "PersistentVolumeClaim";
 /// Store kind of deployments.
 pub const DEPLOYMENT: &str = "apps/Deployment";
 /// Store kind of replica sets.
@@ -81,6 +83,8 @@ pub struct Fleet {
     pub replica_sets: BTreeMap<Key, Versioned<ReplicaSet>>,
     /// Pods.
     pub pods: BTreeMap<Key, Versioned<Pod>>,
+    /// Claims: their volumes are on one device. They are among the others too.
+    pub claims: BTreeMap<Key, Versioned<PersistentVolumeClaim>>,
     /// Events.
     pub events: BTreeMap<Key, Versioned<Event>>,
     /// Objects of every other served kind: they have owners and a namespace.
@@ -131,6 +135,10 @@ impl Fleet {
             REPLICA_SET => drop(self.replica_sets.remove(key)),
             POD => drop(self.pods.remove(key)),
             EVENT => drop(self.events.remove(key)),
+            CLAIM => {
+                self.claims.remove(key);
+                self.others.remove(key);
+            }
             _ => self.others.remove(key),
         }
         self.unreadable.remove(key);
@@ -140,7 +148,7 @@ impl Fleet {
     /// known in case their namespace or an owner goes.
     pub fn is_planned(&self, key: &Key) -> bool {
         match key.kind.as_str() {
-            NODE | NAMESPACE | DEPLOYMENT | REPLICA_SET | POD | EVENT => true,
+            NODE | NAMESPACE | DEPLOYMENT | REPLICA_SET | POD | EVENT | CLAIM => true,
             _ => {
                 let ending = |found: &Versioned<Namespace>| found.object.metadata.deletion_timestamp.is_some();
                 let owned = self.others.get(key).is_some_and(|other| !other.owners.is_empty());
@@ -163,6 +171,11 @@ impl Fleet {
             REPLICA_SET => drop(self.replica_sets.insert(key.clone(), object(document)?)),
             POD => drop(self.pods.insert(key.clone(), object(document)?)),
             EVENT => drop(self.events.insert(key.clone(), object(document)?)),
+            CLAIM => {
+                let claim: Versioned<PersistentVolumeClaim> = object(document)?;
+                self.others.insert(key, Other::new(claim.object.metadata.clone(), document.modified));
+                self.claims.insert(key.clone(), claim);
+            }
             served if kind::stored(served).is_some() => {
                 let read: MetadataOnly =
                     serde_json::from_slice(&document.body).map_err(|error| format!("not an object: {error}"))?;

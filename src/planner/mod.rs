@@ -10,6 +10,7 @@
 //! leader that no longer leads, is refused and does no harm. What depends on a write of this plan
 //! waits for the next one. Nothing here reads a clock, draws a random number or does I/O.
 
+mod claims;
 mod collector;
 mod contract;
 mod deployment;
@@ -118,6 +119,7 @@ pub fn plan(fleet: &Fleet, now: Timestamp) -> Plan {
     deployment::plan(&view, &mut draft);
     replica_set::plan(&view, &mut draft);
     scheduler::plan(&view, &mut draft);
+    claims::plan(&view, &mut draft);
     expiry::plan(&view, &mut draft);
     draft.finish(now)
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest, Sha256};
 
+use super::claims::Claims;
 use super::draft::{Draft, Step};
 use super::fit::{self, Demand, Offer};
 use super::fleet::Versioned;
@@ -54,10 +55,25 @@ fn place<'a>(view: &View<'a>, draft: &mut Draft, offers: &mut [Offer<'a>], key: 
         draft.note(key, Reason::Unschedulable, "the pod has no spec");
         return;
     };
+    let claims = match Claims::of(view, &pod.object) {
+        Ok(claims) => claims,
+        Err(name) => {
+            let nodes = offers.len();
+            let text = format!("0/{nodes} nodes are available: persistentvolumeclaim {name:?} not found.");
+            return refuse(view, draft, key, pod, text);
+        }
+    };
+    if claims.are_being_bound(draft) {
+        // The next plan knows where.
+        return;
+    }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut best: Option<(Score, usize)> = None;
     for (index, offer) in offers.iter().enumerate() {
-        let refusals = offer.refusals(view, &pod.object, &demand);
+        let mut refusals = offer.refusals(view, &pod.object, &demand);
+        if refusals.is_empty() && !claims.allow(offer.name) {
+            refusals.push("node(s) had volume node affinity conflict".into());
+        }
         if refusals.is_empty() {
             let score = Score::of(offer, &demand, &pod.object);
             if best.as_ref().is_none_or(|(highest, _)| score > *highest) {
@@ -70,11 +86,11 @@ fn place<'a>(view: &View<'a>, draft: &mut Draft, offers: &mut [Offer<'a>], key: 
     }
     match best {
         Some((_, index)) => {
-            if bind(view, draft, &offers[index], key, pod) {
+            if bind(view, draft, &offers[index], key, pod, &claims) {
                 offers[index].take(&demand, true);
             }
         }
-        None => refuse(view, draft, key, pod, fit::refusal_text(offers.len(), &reasons)),
+        None => refuse(view, draft, key, pod, fit::refusal_text(offers.len(), &reasons) + &claims.places()),
     }
 }
 
@@ -106,7 +122,14 @@ impl Score {
     }
 }
 
-fn bind(view: &View<'_>, draft: &mut Draft, offer: &Offer<'_>, key: &Key, pod: &Versioned<Pod>) -> bool {
+fn bind(
+    view: &View<'_>,
+    draft: &mut Draft,
+    offer: &Offer<'_>,
+    key: &Key,
+    pod: &Versioned<Pod>,
+    claims: &Claims<'_>,
+) -> bool {
     let scheduled = PodCondition {
         type_: "PodScheduled".into(),
         status: "True".into(),
@@ -127,7 +150,7 @@ fn bind(view: &View<'_>, draft: &mut Draft, offer: &Offer<'_>, key: &Key, pod: &
         .require(&fit::node_key(offer.name), offer.node.revision)
         .replace(key, pod.revision, &bound)
         .event(view, &occurrence);
-    draft.push(key, format!("binds to {}", offer.name), step)
+    draft.push(key, format!("binds to {}", offer.name), claims.bind(step, offer.name))
 }
 
 /// Says on the pod why it waits, once for each new reason.

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::Action;
 use super::lifecycle::Case;
+use super::volumes::FAILED_MOUNT;
 
 impl Case<'_> {
     pub(super) fn changes(&self, stored: &PodStatus, fresh: &PodStatus) -> Vec<Action> {
@@ -13,6 +14,11 @@ impl Case<'_> {
             let name = &new.name;
             let known = |part: fn(&ContainerStatus) -> Option<String>| old.and_then(part) == part(new);
             let mut tell = |warning, reason, text: String| events.push(self.event(Some(name), warning, reason, text));
+            let failed =
+                |status: &ContainerStatus| waiting_message(status).filter(|text| text.starts_with(FAILED_MOUNT));
+            if let Some(message) = failed(new).filter(|_| old.and_then(failed) != failed(new)) {
+                tell(true, "FailedMount", message);
+            }
             if let Some(reason) = waiting_reason(new).filter(|_| !known(waiting_reason)) {
                 match reason.as_str() {
                     // The hook's own event has told, and so has the pull's.

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, EnvVarSource, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector};
 
 use super::expand::expand;
 use super::spec::SpecError;
-use super::target::NodeContext;
+use super::target::{NodeContext, SecretState, Target};
+use super::volume::Bytes;
 use crate::resource::quantity::Quantity;
 use crate::resource::{ImageConfig, footprint};
 
@@ -18,8 +19,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) struct Sources<'a> {
     pub(super) pod: &'a Pod,
     pub(super) container: &'a Container,
-    pub(super) configmaps: &'a BTreeMap<(String, String), ConfigMap>,
-    pub(super) node: &'a NodeContext,
+    pub(super) target: &'a Target,
     pub(super) pod_ip: String,
 }
 
@@ -58,17 +58,36 @@ fn set(all: &mut Vec<(String, String)>, name: &str, value: String) {
 }
 
 impl Sources<'_> {
+    fn key(&self, name: &str) -> (String, String) {
+        (self.pod.metadata.namespace.clone().unwrap_or_default(), name.to_owned())
+    }
+
     fn config_map(&self, name: &str) -> Option<&ConfigMap> {
-        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-        self.configmaps.get(&(namespace, name.to_owned()))
+        self.target.configmaps.get(&self.key(name))
+    }
+
+    /// A secret's values; `None` when there is no such secret.
+    fn secret(&self, name: &str) -> Result<Option<&BTreeMap<String, Bytes>>, SpecError> {
+        match self.target.secrets.get(&self.key(name)) {
+            None => Ok(None),
+            Some(SecretState::Open(values)) => Ok(Some(values)),
+            Some(SecretState::Sealed(why)) => Err(SpecError::Sealed { name: name.to_owned(), why: why.clone() }),
+        }
     }
 
     fn whole_maps(&self) -> Result<Vec<(String, String)>, SpecError> {
         let mut found = Vec::new();
         for from in self.container.env_from.iter().flatten() {
             let prefix = from.prefix.as_deref().unwrap_or_default();
-            if let Some(secret) = from.secret_ref.as_ref().filter(|secret| secret.optional != Some(true)) {
-                return Err(SpecError::Secret { name: secret.name.clone() });
+            if let Some(wanted) = &from.secret_ref {
+                match self.secret(&wanted.name)? {
+                    Some(values) => {
+                        let pairs = values.iter();
+                        found.extend(pairs.map(|(key, value)| (format!("{prefix}{key}"), text(value))));
+                    }
+                    None if wanted.optional == Some(true) => {}
+                    None => return Err(SpecError::Secret { name: wanted.name.clone() }),
+                }
             }
             let Some(wanted) = &from.config_map_ref else { continue };
             match self.config_map(&wanted.name) {
@@ -104,53 +123,76 @@ impl Sources<'_> {
         }
         if let Some(wanted) = &from.secret_key_ref {
             let optional = wanted.optional == Some(true);
-            return if optional { Ok(None) } else { Err(SpecError::Secret { name: wanted.name.clone() }) };
+            let Some(values) = self.secret(&wanted.name)? else {
+                return if optional { Ok(None) } else { Err(SpecError::Secret { name: wanted.name.clone() }) };
+            };
+            return match values.get(&wanted.key) {
+                Some(value) => Ok(Some(text(value))),
+                None if optional => Ok(None),
+                None => Err(SpecError::SecretKey { name: wanted.name.clone(), key: wanted.key.clone() }),
+            };
         }
         if let Some(wanted) = &from.field_ref {
-            return self
-                .field(&wanted.field_path)
+            return field_of(self.pod, &self.target.node, &self.pod_ip, &wanted.field_path)
                 .map(Some)
                 .ok_or_else(|| SpecError::Field { variable: var.name.clone(), path: wanted.field_path.clone() });
         }
         if let Some(wanted) = &from.resource_field_ref {
             let unknown = || SpecError::Field { variable: var.name.clone(), path: wanted.resource.clone() };
-            let divisor = wanted.divisor.as_ref().and_then(|divisor| divisor.0.parse().ok());
-            let container = match wanted.container_name.as_deref().filter(|name| !name.is_empty()) {
-                None => self.container,
-                Some(name) => {
-                    let spec = self.pod.spec.iter();
-                    let mut all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-                    all.find(|container| container.name == name).ok_or_else(unknown)?
-                }
-            };
-            return resource(container, &wanted.resource, divisor, self.node).map(Some).ok_or_else(unknown);
+            return resource_of(self.pod, Some(self.container), wanted, &self.target.node)
+                .map(Some)
+                .ok_or_else(unknown);
         }
         Ok(Some(String::new()))
     }
+}
 
-    /// A field of the pod, such as `metadata.labels['app']`.
-    fn field(&self, path: &str) -> Option<String> {
-        let meta = &self.pod.metadata;
-        if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
-            let map = match map {
-                "metadata.labels" => &meta.labels,
-                "metadata.annotations" => &meta.annotations,
-                _ => return None,
-            };
-            return Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
-        }
-        let spec = self.pod.spec.as_ref()?;
-        match path {
-            "metadata.name" => meta.name.clone(),
-            "metadata.namespace" => meta.namespace.clone(),
-            "metadata.uid" => meta.uid.clone(),
-            "spec.nodeName" => Some(self.node.name.clone()),
-            "spec.serviceAccountName" => Some(spec.service_account_name.clone().unwrap_or_else(|| "default".into())),
-            "status.hostIP" | "status.hostIPs" => Some(self.node.ip.clone()),
-            "status.podIP" | "status.podIPs" => Some(self.pod_ip.clone()),
-            _ => None,
-        }
+/// A variable holds text: what is no UTF-8 is replaced, as Kubernetes' own interface would show it.
+fn text(value: &Bytes) -> String {
+    String::from_utf8_lossy(&value.0).into_owned()
+}
+
+/// A field of the pod, such as `metadata.labels['app']`.
+pub(super) fn field_of(pod: &Pod, node: &NodeContext, pod_ip: &str, path: &str) -> Option<String> {
+    let meta = &pod.metadata;
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
+        let map = match map {
+            "metadata.labels" => &meta.labels,
+            "metadata.annotations" => &meta.annotations,
+            _ => return None,
+        };
+        return Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
+    let spec = pod.spec.as_ref()?;
+    match path {
+        "metadata.name" => meta.name.clone(),
+        "metadata.namespace" => meta.namespace.clone(),
+        "metadata.uid" => meta.uid.clone(),
+        "spec.nodeName" => Some(node.name.clone()),
+        "spec.serviceAccountName" => Some(spec.service_account_name.clone().unwrap_or_else(|| "default".into())),
+        "status.hostIP" | "status.hostIPs" => Some(node.ip.clone()),
+        "status.podIP" | "status.podIPs" => Some(pod_ip.to_owned()),
+        _ => None,
+    }
+}
+
+/// A limit or request of a container of the pod: `own` unless another is named.
+pub(super) fn resource_of(
+    pod: &Pod,
+    own: Option<&Container>,
+    wanted: &ResourceFieldSelector,
+    node: &NodeContext,
+) -> Option<String> {
+    let divisor = wanted.divisor.as_ref().and_then(|divisor| divisor.0.parse().ok());
+    let container = match wanted.container_name.as_deref().filter(|name| !name.is_empty()) {
+        None => own?,
+        Some(name) => {
+            let mut all =
+                pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+            all.find(|container| container.name == name)?
+        }
+    };
+    resource(container, &wanted.resource, divisor, node)
 }
 
 /// A limit or request in units of the divisor, rounded up; the device's memory stands in for no limit.

@@ -57,6 +57,9 @@ impl<'a> Case<'a> {
             self.tidy(decision);
         } else if matches!(phase, Some("Succeeded" | "Failed")) {
             self.end_all(decision, Leftovers::Stay);
+            if !self.own.iter().any(|container| is_alive(container)) {
+                self.remove_volumes(decision);
+            }
             self.unshelter(decision);
             self.tidy(decision);
         } else if self.overdue(decision) {
@@ -69,7 +72,8 @@ impl<'a> Case<'a> {
     /// Ends everything, then the pod itself.
     fn terminate(&self, decision: &mut Decision) {
         self.end_all(decision, Leftovers::Go);
-        if self.unshelter(decision) && self.own.is_empty() {
+        let sheltered = !self.unshelter(decision);
+        if self.own.is_empty() && !self.remove_volumes(decision) && !sheltered {
             decision.push(Action::DeletePod { pod: self.reference.clone(), revision: self.pod.revision });
         }
     }
@@ -117,10 +121,11 @@ impl<'a> Case<'a> {
             self.end_all(decision, Leftovers::Stay);
         }
         self.tidy(decision);
+        self.refresh_volumes(decision);
         let starts = |action: &Action| matches!(action, Action::Start(_) | Action::MakeSandbox { .. });
         let starting = decision.actions[before..].iter().any(starts);
         // What is being started is seen running, or not, in a moment: one report then is enough.
-        if !starting {
+        if !starting && !self.makes_first_volumes(decision) {
             let fresh = status::pod_status(self, &standings);
             self.report(decision, fresh);
         }

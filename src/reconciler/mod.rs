@@ -18,6 +18,7 @@ pub mod devices;
 mod env;
 pub mod eviction;
 mod expand;
+mod files;
 mod handler;
 mod hooks;
 mod lifecycle;
@@ -25,6 +26,7 @@ mod mirror;
 mod prober;
 mod probes;
 mod pulling;
+mod references;
 mod restart;
 mod roles;
 pub mod sandbox;
@@ -35,6 +37,8 @@ mod standing;
 mod status;
 mod target;
 mod termination;
+pub mod volume;
+mod volumes;
 mod workload;
 
 #[cfg(test)]
@@ -48,6 +52,7 @@ use crate::resource::Timestamp;
 use crate::resource::occurrence::Occurrence;
 use container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use sandbox::{ObservedSandbox, SandboxSpec};
+use volume::VolumeSpec;
 
 pub use handler::{Handler, HttpAsk};
 pub use hooks::{Hook, HookKind, HookRun};
@@ -55,12 +60,13 @@ pub use mirror::{mirror_of, mirrored, shows, static_pod};
 pub use prober::{Finished, Outcome, Prober};
 pub use probes::{Health, ProbeKind, ProbeOrder};
 pub use pulling::{PullImage, pull_secrets};
+pub use references::{claims_needed, configmaps_needed, secrets_needed};
 pub use security::Policy;
 pub use spec::{SpecError, container_spec};
 pub use target::{
-    ImageState, NodeContext, Observed, PullFailure, PullState, Settings, Target, TargetPod, configmaps_needed,
-    images_needed,
+    ImageState, NodeContext, Observed, PullFailure, PullState, SecretState, Settings, Target, TargetPod, images_needed,
 };
+pub use volumes::failed_mount;
 pub use workload::{ran_well, workload_of};
 
 /// Who writes the reconciler's events.
@@ -89,6 +95,18 @@ pub enum Action {
     },
     /// Bring an image from its registry; how far it is comes with the next targets.
     PullImage(Box<PullImage>),
+    /// Make volumes of a pod, or fill them anew; what came of it is observed.
+    MakeVolumes {
+        /// Whose.
+        pod: PodRef,
+        /// Which.
+        volumes: Vec<VolumeSpec>,
+    },
+    /// Remove the volumes of a pod; those that outlive it stay.
+    RemoveVolumes {
+        /// Its uid.
+        uid: String,
+    },
     /// Make what the containers of a pod share, before the first of them.
     MakeSandbox {
         /// What it is to be.
@@ -175,6 +193,10 @@ pub fn diff(target: &Target, observed: &Observed, now: Timestamp) -> Decision {
         if sandbox.ready().is_some() && !by_pod.contains_key(uid) {
             decision.push(Action::RemoveSandbox(sandbox.pod.clone()));
         }
+    }
+    let known = |uid: &String| target.pods.iter().any(|pod| pod.pod.metadata.uid.as_ref() == Some(uid));
+    for uid in observed.volumes.keys().filter(|uid| !known(uid) && !by_pod.contains_key(uid.as_str())) {
+        decision.push(Action::RemoveVolumes { uid: uid.clone() });
     }
     for orphans in by_pod.values() {
         let grace = target.settings.orphan_grace;

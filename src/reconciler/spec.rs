@@ -10,6 +10,7 @@ use super::expand::expand;
 use super::sandbox::ReadySandbox;
 use super::security;
 use super::target::{NodeContext, Settings, Target};
+use super::volumes;
 use crate::resource::quantity::NotAQuantity;
 use crate::resource::{ImageConfig, footprint};
 
@@ -33,11 +34,35 @@ pub enum SpecError {
         /// The key.
         key: String,
     },
-    /// Secrets are not served.
-    #[error("secret {name:?} can not be read: this release has no secrets; use a config map, or mark it optional")]
+    /// A secret is missing.
+    #[error("secret {name:?} not found")]
     Secret {
         /// The secret.
         name: String,
+    },
+    /// A key of a secret is missing.
+    #[error("couldn't find key {key} in Secret {name:?}")]
+    SecretKey {
+        /// The secret.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A secret is there, but its values are not known on this device yet.
+    #[error("secret {name:?} can not be opened yet: {why}")]
+    Sealed {
+        /// The secret.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// A volume can not be mounted as it is described.
+    #[error("volume {volume:?}: {why}")]
+    Mount {
+        /// The volume.
+        volume: String,
+        /// Why not.
+        why: String,
     },
     /// A variable refers to a field that it can not have.
     #[error("variable {variable} refers to {path:?}, which is not a field that a variable can have")]
@@ -92,12 +117,12 @@ pub fn container_spec(
     target: &Target,
     sandbox: &ReadySandbox,
 ) -> Result<ContainerSpec, SpecError> {
+    let Target { node, settings, .. } = target;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    let Target { configmaps, node, settings, .. } = target;
     let hostname = sandbox.hostname.clone();
     let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
-    let sources = Sources { pod, container, configmaps, node, pod_ip };
+    let sources = Sources { pod, container, target, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
     let user = security::user(spec, container, image)?;
@@ -119,7 +144,7 @@ pub fn container_spec(
         read_only_root: container.security_context.as_ref().and_then(|security| security.read_only_root_filesystem)
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
-        mounts: Vec::new(),
+        mounts: volumes::mounts(pod, container, &target.places, &variables.own)?,
         namespaces: security::namespaces(spec, &settings.security, &reference.pod, sandbox.namespaces())?,
         sandbox: Some(sandbox.folder.clone()),
         reference,

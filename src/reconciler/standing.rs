@@ -227,12 +227,16 @@ impl<'a> Case<'a> {
         }
         let container = part.container.as_ref();
         let waiting = |reason, message: String| Face::Waiting { reason, message };
+        let volumes = self.waits_for_volumes(decision);
         let reference = ContainerRef { pod: self.reference.clone(), container: container.name.clone(), attempt };
         let config = match self.image(decision, container, &reference) {
             Ok(config) => config,
             Err(Face::Waiting { reason: "ContainerCreating", message }) => return self.waiting(message),
             Err(face) => return face,
         };
+        if let Some(message) = volumes {
+            return self.waiting(message);
+        }
         let sandbox = match self.shelter(decision) {
             Ok(sandbox) => sandbox,
             Err(why) => return self.waiting(why),

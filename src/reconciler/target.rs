@@ -13,6 +13,7 @@ use super::probes::Health;
 use super::roles;
 use super::sandbox::ObservedSandbox;
 use super::security::Policy;
+use super::volume::{Bytes, Places};
 use crate::resource::{ImageConfig, Timestamp};
 
 /// What should run here, and what is needed for it.
@@ -28,6 +29,12 @@ pub struct Target {
     pub pulls: BTreeMap<ContainerRef, PullState>,
     /// By namespace and name; what is missing does not exist.
     pub configmaps: BTreeMap<(String, String), ConfigMap>,
+    /// By namespace and name; what is missing does not exist.
+    pub secrets: BTreeMap<(String, String), SecretState>,
+    /// The device that a claim's volume is on, by namespace and name; what is missing does not exist.
+    pub claims: BTreeMap<(String, String), Option<String>>,
+    /// Where volumes lie.
+    pub places: Places,
     /// Settings of this device.
     pub settings: Settings,
     /// Devices that are plugged in and that pods may ask for.
@@ -36,6 +43,15 @@ pub struct Target {
     pub users: BTreeMap<String, UserRange>,
     /// Pods that have to go, by their uid, and why.
     pub evicted: BTreeMap<String, String>,
+}
+
+/// What this device knows of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// Its values.
+    Open(BTreeMap<String, Bytes>),
+    /// Why they are not known yet.
+    Sealed(String),
 }
 
 /// This device, as its pods see it.
@@ -152,27 +168,16 @@ pub struct Observed {
     pub asked: BTreeMap<ContainerRef, Timestamp>,
     /// Device nodes that containers have, by container.
     pub devices: Held,
+    /// Versions of the volumes that are made, by uid of the pod and name of the volume.
+    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Why the volumes of a pod could not be made when that was last tried, by its uid.
+    pub volume_failures: BTreeMap<String, String>,
     /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
     pub ending: BTreeMap<String, Timestamp>,
     /// Hooks that were begun.
     pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
     /// What probes found so far; lost with a restart of the agent, and then the stored status stands.
     pub health: BTreeMap<ContainerRef, Health>,
-}
-
-/// Namespaces and names of the config maps that a pod reads.
-pub fn configmaps_needed(pod: &Pod) -> BTreeSet<(String, String)> {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let mut names = BTreeSet::new();
-    for part in pod.spec.iter().flat_map(roles::parts) {
-        let container = part.container;
-        let keys =
-            container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()?.config_map_key_ref.as_ref());
-        names.extend(keys.map(|key| key.name.clone()));
-        let whole = container.env_from.iter().flatten().filter_map(|from| from.config_map_ref.as_ref());
-        names.extend(whole.map(|from| from.name.clone()));
-    }
-    names.into_iter().map(|name| (namespace.clone(), name)).collect()
 }
 
 /// Images that a pod is made of, as it names them.

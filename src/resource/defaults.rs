@@ -22,6 +22,12 @@ pub fn apply(kind: &Kind, object: &mut Value) {
                 pod_spec(spec);
             }
         }
+        "Secret" => super::volume::secret_defaults(object),
+        "PersistentVolumeClaim" => {
+            if let Some(spec) = child(object, "spec") {
+                absent(spec, "volumeMode", || json!("Filesystem"));
+            }
+        }
         "Deployment" => deployment(object),
         "ReplicaSet" => {
             if let Some(spec) = child(object, "spec") {
@@ -64,6 +70,9 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     absent(spec, "schedulerName", || json!("default-scheduler"));
     absent(spec, "securityContext", || json!({}));
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        super::volume::defaults(volume);
+    }
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(container) = container.as_object_mut() {
@@ -139,7 +148,7 @@ fn container_defaults(container: &mut Map<String, Value>, host_network: bool) {
     }
 }
 
-fn absent(map: &mut Map<String, Value>, name: &str, value: impl FnOnce() -> Value) {
+pub(super) fn absent(map: &mut Map<String, Value>, name: &str, value: impl FnOnce() -> Value) {
     if map.get(name).is_none_or(Value::is_null) {
         map.insert(name.to_owned(), value());
     }

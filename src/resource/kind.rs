@@ -84,6 +84,34 @@ pub static CONFIG_MAP: Kind = Kind {
     verbs: ALL_VERBS,
 };
 
+/// Settings that pods read and others must not see.
+pub static SECRET: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    short: &[],
+    namespaced: true,
+    categories: &[],
+    subresources: &[],
+    verbs: ALL_VERBS,
+};
+
+/// A volume on one device that outlives the pods that use it.
+pub static CLAIM: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "PersistentVolumeClaim",
+    plural: "persistentvolumeclaims",
+    singular: "persistentvolumeclaim",
+    short: &["pvc"],
+    namespaced: true,
+    categories: &[],
+    subresources: &["status"],
+    verbs: ALL_VERBS,
+};
+
 /// Something that happened to an object.
 pub static EVENT: Kind = Kind {
     group: "",
@@ -126,7 +154,7 @@ pub static REPLICA_SET: Kind = Kind {
     verbs: ALL_VERBS,
 };
 
-static ALL: [&Kind; 7] = [&NAMESPACE, &NODE, &POD, &CONFIG_MAP, &EVENT, &DEPLOYMENT, &REPLICA_SET];
+static ALL: [&Kind; 9] = [&NAMESPACE, &NODE, &POD, &CONFIG_MAP, &SECRET, &CLAIM, &EVENT, &DEPLOYMENT, &REPLICA_SET];
 
 impl Kind {
     /// `v1` or `apps/v1`.

@@ -90,6 +90,7 @@ fn values(text: &str, file: &str) -> Result<Vec<Value>, ManifestError> {
             max_nodes: NODE_LIMIT,
         },
         with_snippet: false,
+        legacy_octal_numbers: true,
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax(&error, file))
 }
@@ -168,12 +169,14 @@ mod tests {
     #[test]
     fn numbers_and_words_keep_their_types() {
         let object = &parse(
-            "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: \"1\"\n  b: 1\n  c: 1e3\n  d: yes\n  e: 0o17\n  f: ~\n",
+            "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: \"1\"\n  b: 1\n  c: 1e3\n  d: yes\n  e: 0o17\n  f: ~\n  g: 0400\n  h: \"0400\"\n",
             "x",
         )
         .unwrap()[0];
         assert_eq!(object["data"]["a"], "1");
         assert_eq!(object["data"]["b"], 1);
         assert!(object["data"]["f"].is_null());
+        // Permissions are written like this, and Kubernetes reads them so.
+        assert_eq!((&object["data"]["g"], &object["data"]["h"]), (&serde_json::json!(256), &serde_json::json!("0400")));
     }
 }

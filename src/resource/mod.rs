@@ -3,6 +3,7 @@
 
 pub mod capability;
 mod cause;
+pub mod claim;
 pub mod defaults;
 pub mod fields;
 pub mod footprint;
@@ -20,6 +21,7 @@ pub mod selector;
 pub mod table;
 pub mod time;
 pub mod validate;
+mod volume;
 
 pub use cause::chain;
 pub use image::{ImageConfig, ImageUser};

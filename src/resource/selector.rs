@@ -236,6 +236,7 @@ pub fn selectable(kind: &Kind) -> &'static [&'static str] {
             "status.podIP",
             "status.nominatedNodeName",
         ],
+        "Secret" => &["type"],
         "Event" => &[
             "involvedObject.kind",
             "involvedObject.namespace",

@@ -8,6 +8,7 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 
+use super::folder::Order;
 use super::usage;
 use crate::reconciler::container::ContainerRef;
 use crate::reconciler::eviction::ContainerUsage;
@@ -67,6 +68,12 @@ fn open_below(folder: &OwnedFd, name: &std::ffi::CStr) -> Option<Dir> {
 }
 
 impl super::Shims {
+    /// The orders of all containers, and whether each is over.
+    fn orders(&self) -> Vec<(Order, bool)> {
+        let folders = self.folders().unwrap_or_default();
+        folders.iter().filter_map(|folder| Some((folder.order().ok()?, folder.exit().ok()?.is_some()))).collect()
+    }
+
     /// What every container uses: of memory, and of the disk with its logs.
     pub fn consumption(&self) -> Vec<(ContainerRef, ContainerUsage)> {
         let attempts = self.orders().into_iter().map(|(order, over)| {

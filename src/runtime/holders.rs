@@ -14,6 +14,21 @@ use nix::libc::SIGKILL;
 use super::pidfd::{self, Identity};
 use super::seal::SealedExe;
 use super::settle::remove_dir;
+use crate::reconciler::container::{ContainerSpec, Namespace};
+
+/// The folder of the holder whose processes a container shares. Other paths are namespaces that there
+/// are already.
+pub(super) fn wanted(spec: &ContainerSpec, holders: &Path) -> Option<PathBuf> {
+    match &spec.namespaces.pid {
+        Namespace::At(pod) if pod.starts_with(holders) => Some(pod.clone()),
+        _ => None,
+    }
+}
+
+/// Whether one of these containers is of a pod.
+pub(super) fn is_of(uid: &str, ids: &[String]) -> bool {
+    ids.iter().any(|id| id.strip_prefix(uid).is_some_and(|rest| rest.starts_with('-')))
+}
 
 /// The namespace of a pod, as a path to enter it by. Starts its holder if there is none.
 pub(super) fn ensure(folder: &Path, cgroup: &str, exe: &SealedExe) -> Result<PathBuf, String> {

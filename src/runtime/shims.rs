@@ -104,14 +104,8 @@ impl Shims {
         swept.map_err(io::Error::other).flatten().map_err(|error| setup("sweep leftovers".into(), &error))
     }
 
-    fn folders(&self) -> io::Result<Vec<Folder>> {
+    pub(super) fn folders(&self) -> io::Result<Vec<Folder>> {
         self.0.folders()
-    }
-
-    /// The orders of all containers, and whether each is over.
-    pub(super) fn orders(&self) -> Vec<(Order, bool)> {
-        let folders = self.folders().unwrap_or_default();
-        folders.iter().filter_map(|folder| Some((folder.order().ok()?, folder.exit().ok()?.is_some()))).collect()
     }
 
     pub(super) fn hierarchies(&self) -> &Hierarchies {
@@ -166,22 +160,14 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        // Other paths are namespaces that there are already.
-        if let Namespace::At(pod) = spec.namespaces.pid.clone()
-            && pod.starts_with(self.0.holders())
-        {
+        if let Some(pod) = holders::wanted(&spec, &self.0.holders()) {
             let inner = Arc::clone(&self.0);
             let held = tokio::task::spawn_blocking(move || holders::ensure(&pod, &inner.config.cgroup, &inner.exe));
             let held = held.await.map_err(|error| failed("share processes", &error))?;
             spec.namespaces.pid = Namespace::At(held.map_err(|reason| failed("share processes", &reason))?);
         }
-        let resolv_conf = if let Some(sandbox) = &spec.sandbox {
-            sandbox.join("resolv.conf")
-        } else {
-            let own = self.0.config.run_dir.join("resolv.conf");
-            settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
-            own
-        };
+        let resolv_conf = settle::resolv_conf(&spec, &self.0.config.run_dir);
+        let resolv_conf = resolv_conf.map_err(|error| failed("write resolv.conf", &error))?;
         let config = &self.0.config;
         let scratch = config.scratch_dir.join(&id);
         last_words::prepare(&mut spec, &scratch).map_err(|error| failed("make its termination message", &error))?;
@@ -391,17 +377,14 @@ impl Inner {
         self.sweep_holders(None)
     }
 
-    /// Where the processes are noted that hold the pid namespaces of pods.
     fn holders(&self) -> PathBuf {
         self.config.run_dir.join("holders")
     }
 
-    /// Ends the holders of pods without containers: of one pod, or of all while nothing starts.
+    /// Ends what holds the processes of pods without containers: of one pod, or of all while nothing starts.
     fn sweep_holders(&self, pod: Option<&str>) -> io::Result<()> {
         let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
-        holders::sweep(&self.holders(), |uid| {
-            pod.is_some_and(|pod| pod != uid) || ids.iter().any(|id| id.starts_with(&format!("{uid}-")))
-        })
+        holders::sweep(&self.holders(), |uid| pod.is_some_and(|pod| pod != uid) || holders::is_of(uid, &ids))
     }
 }
 

@@ -19,6 +19,7 @@ mod scratch;
 pub mod seeded;
 #[cfg(any(test, feature = "simulation"))]
 mod simdisk;
+mod sizes;
 mod snapshot;
 mod state;
 mod table;
@@ -49,6 +50,7 @@ pub use unsound::{Left, SetAside, set_aside};
 
 use crate::resource::chain;
 use crate::store::codec::CodecError;
+use sizes::Sizes;
 
 /// The log or the state can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -131,18 +133,18 @@ const LOG: &str = "log";
 /// Opens the log in `dir/log` and the state in `dir/state.redb`, creating what is missing. What is
 /// not what was written once is [`StorageError::Unsound`], and stays as it is.
 pub fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Log, Machine), StorageError> {
-    open_sized(disk, dir, wal::Sizes::default())
+    open_sized(disk, dir, Sizes::default())
 }
 
-pub(crate) fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: wal::Sizes) -> Result<(Log, Machine), StorageError> {
+pub(crate) fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: Sizes) -> Result<(Log, Machine), StorageError> {
     let log_dir = dir.join(LOG);
     let unsound = |path: &Path, reason, left| StorageError::Unsound { path: path.to_owned(), reason, left };
     let there = wal::Wal::exists(disk.as_ref(), &log_dir);
     let there =
         there.map_err(|source| StorageError::File { action: "look for the log in", path: log_dir.clone(), source })?;
-    let state = State::open(disk, dir).map_err(|error| match damage(&error) {
+    let state = State::open(disk, dir, sizes.recent).map_err(|error| match damage(&error) {
         Some(reason) => {
-            let last_entry = if there { Log::last_in(disk, &log_dir, sizes) } else { None };
+            let last_entry = if there { Log::last_in(disk, &log_dir, sizes.wal) } else { None };
             unsound(&dir.join(FILE), reason, Left { last_entry, ..Left::default() })
         }
         None => error,
@@ -153,7 +155,7 @@ pub(crate) fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: wal::Sizes) ->
         applied: reached.applied.map(|id| id.index),
         revision: Some(reached.revision),
     };
-    let log = Log::open(&log_dir, state.clone(), sizes).map_err(|error| match error {
+    let log = Log::open(&log_dir, state.clone(), sizes.wal).map_err(|error| match error {
         log::LogError::Damaged { path, why, last_good } => unsound(&path, why, left(last_good)),
         log::LogError::File(error) => error,
     })?;

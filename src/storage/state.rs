@@ -4,6 +4,7 @@
 //! commits come in between, so that the log can be purged.
 
 mod file;
+mod fold;
 mod read;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, DiskFile, run_on};
 use super::raft::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership};
-use super::recent::{Applying, Recent};
+use super::recent::{self, Applying, Recent};
 use super::runtime::Runtime;
 use super::scratch::{self, Scratch};
 use super::table::{self, DOCUMENTS, Fault, MEMBERSHIP, META, MIRRORS, PROGRESS, Progress, SNAPSHOT, WriteTable};
@@ -30,7 +31,7 @@ use file::{corrupted, create, open_checked, read_mirrors, read_progress};
 /// redb's page cache, in bytes, as far as the state fills it. Pages outside of it are in the kernel's.
 const CACHE_BYTES: usize = 4 << 20;
 /// Entries applied before they are made durable.
-const MAX_VOLATILE_ENTRIES: u64 = 2048;
+const MAX_VOLATILE_ENTRIES: u64 = 8192;
 
 /// Members outside of openraft's membership, by member id.
 pub type Mirrors = Arc<BTreeMap<u64, Member>>;
@@ -54,8 +55,13 @@ struct Inner {
     scratches: AtomicU64,
     file: Arc<dyn DiskFile>,
     database: Database,
-    /// Locked for moments only, at most for one transaction that is not fsynced.
+    sizes: recent::Sizes,
+    /// Locked for moments only, never for a transaction of the file.
     recent: Mutex<Recent>,
+    /// Somebody waits for the end of a busy time.
+    watching: AtomicBool,
+    /// Why a transaction in the background failed, until somebody is told.
+    unfolded: Mutex<Option<StorageError>>,
     /// A durable commit is on its way in the background.
     settling: AtomicBool,
     ring: Mutex<Ring>,
@@ -80,7 +86,7 @@ pub(super) struct View {
 impl State {
     /// Opens `dir/state.redb`. A new file is made aside and moved in place when it is whole,
     /// because redb can not open one whose creation was cut short.
-    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, StorageError> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, sizes: recent::Sizes) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let failed = |action| {
             let path = path.clone();
@@ -112,7 +118,10 @@ impl State {
             scratches: AtomicU64::new(0),
             file,
             database,
+            sizes,
             recent: Mutex::new(Recent::at(progress)),
+            watching: AtomicBool::new(false),
+            unfolded: Mutex::default(),
             settling: AtomicBool::new(false),
             writer: Arc::default(),
             ring: Mutex::new(Ring::new(progress.counters.revision)),
@@ -157,7 +166,10 @@ impl State {
     pub(super) async fn apply(&self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
         #[cfg(feature = "seeded-bugs")]
         super::seeded::split_index(self, entries)?;
-        let (replies, events, mirrors, progress, full) = {
+        if let Some(error) = self.unfolded().take() {
+            return Err(error);
+        }
+        let (replies, events, mirrors, progress, fullness, bytes) = {
             let mut recent = self.recent();
             let applied = recent.apply(&self.inner.database, entries.len(), |table| {
                 let mut replies = Vec::with_capacity(entries.len());
@@ -169,35 +181,16 @@ impl State {
             });
             let (replies, events, mirrors, progress) =
                 applied.map_err(|error| fault("apply to", &self.inner.path, error))?;
-            (replies, events, mirrors, progress, recent.is_full())
+            (replies, events, mirrors, progress, recent.fullness(self.inner.sizes), recent.bytes())
         };
         self.ring().push(events);
         self.note_mirrors(mirrors);
         self.publish(progress);
-        if full {
-            let _writing = self.inner.writer.lock().await;
-            self.fold()?;
+        if bytes > self.inner.sizes.kept {
+            self.relieve_when_quiet();
         }
+        self.relieve(fullness).await?;
         Ok(replies)
-    }
-
-    /// Moves what is in memory into the file, in one transaction that is not fsynced. The caller
-    /// holds the writer's lock.
-    fn fold(&self) -> Result<(), StorageError> {
-        let mut recent = self.recent();
-        if recent.is_empty() {
-            return Ok(());
-        }
-        let run = || -> Result<(), Fault> {
-            let txn = self.begin(Durability::None)?;
-            let mut table = WriteTable::open(&txn)?;
-            recent.fold_into(&mut table)?;
-            table.finish()?;
-            Ok(txn.commit()?)
-        };
-        run().map_err(|error| fault("write", &self.inner.path, error))?;
-        *recent = Recent::at(recent.progress());
-        Ok(())
     }
 
     /// Whether so much is volatile that it should be made durable.
@@ -386,26 +379,6 @@ impl State {
         // After a power cut the file is then opened without walking it.
         txn.set_quick_repair(matches!(durability, Durability::Immediate));
         Ok(txn)
-    }
-
-    pub(super) fn writing<T>(
-        &self,
-        durability: Durability,
-        write: impl FnOnce(&mut WriteTable<'_>) -> Result<T, Fault>,
-    ) -> Result<T, StorageError> {
-        self.fold()?;
-        let run = || {
-            let txn = self.begin(durability)?;
-            let mut table = WriteTable::open(&txn)?;
-            let answer = write(&mut table)?;
-            let progress = table.finish()?;
-            txn.commit()?;
-            if matches!(durability, Durability::Immediate) {
-                self.inner.durable.fetch_max(next_index(progress.applied), Ordering::AcqRel);
-            }
-            Ok(answer)
-        };
-        run().map_err(|error| fault("write", &self.inner.path, error))
     }
 
     /// Writes on a thread that may block on the disk.

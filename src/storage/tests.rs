@@ -353,3 +353,14 @@ async fn a_state_that_can_not_grow_is_a_clear_error() {
     assert!(chain(&error).contains("write the state in"), "{}", chain(&error));
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::StorageFull);
 }
+
+#[tokio::test]
+async fn reading_the_whole_state_holds_up_nobody() {
+    use futures_util::FutureExt;
+    let disk: Arc<dyn Disk> = Arc::new(super::simdisk::SimDisk::new(1));
+    let (_log, machine) = super::open(&disk, Path::new("/device")).unwrap();
+    machine.state().apply(&[entry(0), entry(1)]).await.unwrap();
+    let mut hash = std::pin::pin!(machine.state().hash_apart());
+    assert!(hash.as_mut().now_or_never().is_none(), "it was read on the caller's thread");
+    assert_eq!(hash.await.unwrap(), model(2).hash());
+}

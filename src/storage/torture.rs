@@ -12,8 +12,8 @@ use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 
 use super::simdisk::{SimDisk, splitmix};
-use super::wal::Sizes;
-use super::{Command, Disk, Entry, Log, LogId, Machine, TypeConfig, Vote, open_sized, seed_randomness};
+use super::sizes::Sizes;
+use super::{Command, Disk, Entry, Log, LogId, Machine, TypeConfig, Vote, open_sized, recent, seed_randomness, wal};
 use crate::resource::Timestamp;
 use crate::store::memory::Memory;
 use crate::store::{Batch, Key, StateHash, Txn, Write};
@@ -21,8 +21,11 @@ use crate::store::{Batch, Key, StateHash, Txn, Write};
 type LeaderId = <TypeConfig as openraft::RaftTypeConfig>::LeaderId;
 type Result<T, E = String> = std::result::Result<T, E>;
 
-/// Small, so that a short life has many segments.
-const SIZES: Sizes = Sizes { segment: 6 << 10, ahead: 1 << 10 };
+/// Small, so that a short life has many segments, and many transactions of the state.
+const SIZES: Sizes = Sizes {
+    wal: wal::Sizes { segment: 6 << 10, ahead: 1 << 10 },
+    recent: recent::Sizes { entries: 7, bytes: 4 << 10, kept: 2 << 10 },
+};
 const DIR: &str = "/device";
 
 /// How many cuts were made, and over how many operations of the disk.

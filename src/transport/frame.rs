@@ -1,6 +1,7 @@
 //! Messages on a stream: a length, then so many bytes. A message that is cut short is never taken
 //! for a whole one, and a length reserves no memory until its bytes arrive.
 
+use futures_util::FutureExt;
 use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 
 /// Bytes reserved for a message before any of it arrived.
@@ -103,6 +104,9 @@ pub(super) async fn read(recv: &mut RecvStream, limit: usize) -> Result<Vec<u8>,
             None => return Err(FrameError::Short),
         }
     }
+    // The end of the stream came with the message. One that is not taken is refused when the stream
+    // is dropped: a packet of its own, and another one that acknowledges it.
+    let _ = recv.read_chunk(1, true).now_or_never();
     partial.whole().ok_or(FrameError::Short)
 }
 

@@ -58,6 +58,8 @@ impl Extra for Corner {
 
 pub(crate) struct Fleet {
     pub(crate) memory: Arc<Memory>,
+    /// The fleet's key for secrets; without one, nobody can open them.
+    pub(crate) vault: Arc<kith::identity::Vault>,
     addresses: Addresses,
     pub(crate) logs: tempfile::TempDir,
     pub(crate) shutdown: CancellationToken,
@@ -74,7 +76,8 @@ impl Fleet {
         let memory = Arc::new(Memory::new());
         memory.propose(kith::api::founding(NOW)).await.unwrap();
         let logs = tempfile::tempdir().unwrap();
-        Self { memory, addresses: Addresses::default(), logs, shutdown: CancellationToken::new() }
+        let vault = Arc::new(kith::identity::Vault::generate().unwrap());
+        Self { memory, vault, addresses: Addresses::default(), logs, shutdown: CancellationToken::new() }
     }
 
     pub(crate) fn log_dir(&self, node: &str) -> PathBuf {
@@ -85,6 +88,7 @@ impl Fleet {
         let api = Api::new(ApiConfig {
             replica: self.memory.clone(),
             peers: Arc::new(Peers(self.addresses.clone())),
+            secrecy: Arc::new(Locksmith(self.vault.clone())),
             extra: Arc::new(Corner),
             runtime: None,
             log_dir: self.log_dir(node),
@@ -209,5 +213,22 @@ impl Fleet {
     pub(crate) async fn remove(&self, kind: &str, name: &str) {
         let write = Write::Delete { key: Key::new(kind, "", name) };
         self.memory.propose(Batch { checks: Vec::new(), writes: vec![write] }).await.unwrap();
+    }
+}
+
+/// Locks and opens with the fleet's own key, as a voter does.
+struct Locksmith(Arc<kith::identity::Vault>);
+
+impl kith::api::Secrecy for Locksmith {
+    fn lock(&self, place: &str, value: &[u8]) -> Result<Vec<u8>, String> {
+        kith::identity::vault::lock(&self.0.public_key(), place, value).map_err(|error| error.to_string())
+    }
+
+    fn unlock(&self, values: Vec<kith::api::LockedValue>) -> BoxFuture<'_, Result<Vec<Vec<u8>>, String>> {
+        let opened = values
+            .iter()
+            .map(|value| self.0.unlock(&value.place, &value.bytes).map(|opened| opened.to_vec()))
+            .collect::<Result<_, _>>();
+        Box::pin(std::future::ready(opened.map_err(|error| error.to_string())))
     }
 }

@@ -261,3 +261,51 @@ async fn kubectl_applies_on_the_server_and_reads_config_maps() {
         fleet.remove("Namespace", "other").await;
     }
 }
+
+#[tokio::test]
+async fn kubectl_makes_secrets_and_claims_and_shows_them() {
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    let files = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["web".to_owned()]).unwrap();
+    let (certificate, key) = (files.path().join("crt"), files.path().join("key"));
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
+    for kubectl in Kubectl::all(&device) {
+        kubectl.done(&["create", "secret", "generic", "db", "--from-literal=password=hunter2"], "").await;
+        kubectl.done(&["create", "secret", "tls", "web", &certificate, &key], "").await;
+        kubectl
+            .done(
+                &["create", "secret", "docker-registry", "pull", "--docker-username=u", "--docker-password=hunter2"],
+                "",
+            )
+            .await;
+        let shown = kubectl.done(&["get", "secret", "db", "-o", "jsonpath={.data.password}"], "").await;
+        assert_eq!(shown, "aHVudGVyMg==");
+        let listed = kubectl.done(&["get", "secrets"], "").await;
+        let types = ["Opaque", "kubernetes.io/tls", "kubernetes.io/dockerconfigjson"];
+        assert!(types.iter().all(|kind| listed.contains(kind)) && !listed.contains("hunter2"), "{listed}");
+        let tls = kubectl.done(&["get", "secrets", "--field-selector=type=kubernetes.io/tls", "-o", "name"], "").await;
+        assert_eq!(tls, "secret/web\n");
+        let described = kubectl.done(&["describe", "secret", "db"], "").await;
+        assert!(described.contains("password:  7 bytes"), "{described}");
+
+        let applied = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "app"},
+            "stringData": {"word": "hunter2"}});
+        kubectl.done(&["apply", "-f", "-"], &applied.to_string()).await;
+        assert!(kubectl.done(&["apply", "-f", "-"], &applied.to_string()).await.contains("secret/app"));
+        let key = kith::store::Key::new("Secret", "default", "app");
+        let stored = kith::consensus::Replica::get(&*fleet.memory, &key).unwrap().unwrap();
+        let stored = text(&stored.body);
+        assert!(!stored.contains("hunter2") && !stored.contains("aHVudGVyMg"), "{stored}");
+
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "db"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        kubectl.done(&["apply", "-f", "-"], &claim.to_string()).await;
+        let listed = kubectl.done(&["get", "pvc"], "").await;
+        assert!(listed.contains("Bound") && listed.contains("1Gi") && listed.contains("RWO"), "{listed}");
+        assert!(kubectl.done(&["describe", "pvc", "db"], "").await.contains("Bound"));
+        kubectl.done(&["delete", "secret/db", "secret/web", "secret/pull", "secret/app", "pvc/db"], "").await;
+    }
+}

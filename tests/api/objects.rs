@@ -51,11 +51,14 @@ async fn mistakes_are_refused_with_their_fields() {
     let device = fleet.device("a").await;
     let mut bad = deployment("web");
     bad["spec"]["selector"]["matchLabels"]["app"] = json!("other");
-    bad["spec"]["template"]["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    bad["spec"]["template"]["spec"]["volumes"] = json!([{"name": "v", "nfs": {"server": "s"}}]);
     let refused = device.send("POST", DEPLOYMENTS, &bad).await.expect(422);
     let message = refused["message"].as_str().unwrap();
     assert!(message.starts_with("Deployment.apps \"web\" is invalid: ["), "{message}");
-    assert!(message.contains("spec.template.spec.volumes: Forbidden: volumes are not supported"), "{message}");
+    assert!(
+        message.contains("spec.template.spec.volumes[0].nfs: Forbidden: a device mounts no storage over the network"),
+        "{message}"
+    );
     assert!(message.contains("`selector` does not match template `labels`"), "{message}");
     assert_eq!(refused["details"]["causes"].as_array().unwrap().len(), 2);
 

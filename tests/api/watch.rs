@@ -8,14 +8,18 @@ use serde_json::{Value, json};
 use crate::fleet::{Device, Fleet, NOW, PODS, pod};
 
 /// Reads a watch event by event.
-struct Events {
+pub(crate) struct Events {
     body: Incoming,
     rest: Vec<u8>,
 }
 
 impl Events {
     async fn open(device: &Device, query: &str) -> Self {
-        let response = device.open("GET", &format!("{PODS}?watch=1&{query}"), &[], b"").await;
+        Self::at(device, PODS, query).await
+    }
+
+    pub(crate) async fn at(device: &Device, path: &str, query: &str) -> Self {
+        let response = device.open("GET", &format!("{path}?watch=1&{query}"), &[], b"").await;
         assert_eq!(response.status(), 200);
         Self { body: response.into_body(), rest: Vec::new() }
     }
@@ -31,7 +35,7 @@ impl Events {
         }
     }
 
-    async fn expect(&mut self, change: &str, name: &str) -> Value {
+    pub(crate) async fn expect(&mut self, change: &str, name: &str) -> Value {
         let event = self.next().await.unwrap();
         assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(change), &json!(name)), "{event}");
         event

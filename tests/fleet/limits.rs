@@ -111,6 +111,10 @@ fn a_taken_port_or_folder_is_named_with_its_setting() {
     settings("peer_listen = \"0.0.0.0:7555\"\n");
     let message = agent(&config);
     assert!(message.contains("6443") && message.contains("api_listen"), "{message}");
+    settings("peer_listen = \"0.0.0.0:7555\"\napi_listen = \"0.0.0.0:7556\"\n");
+    std::fs::create_dir_all(dir.join("run/kith.sock/occupied")).unwrap();
+    let message = agent(&config);
+    assert!(message.contains("kith.sock") && message.contains("run_dir"), "{message}");
     let _ = std::fs::remove_dir("/sys/fs/cgroup/kith/t-port-2");
 }
 

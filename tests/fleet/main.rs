@@ -25,3 +25,4 @@ mod reads;
 mod security;
 mod streams;
 mod torture;
+mod volumes;

@@ -424,6 +424,15 @@ impl Device {
                 assert_eq!(observed.containers.len() + 1, before, "removed twice: {reference:?}");
                 true
             }
+            Action::MakeVolumes { pod, volumes } => {
+                let made = observed.volumes.entry(pod.uid).or_default();
+                made.extend(volumes.into_iter().map(|volume| (volume.name, volume.version)));
+                true
+            }
+            Action::RemoveVolumes { uid } => {
+                assert!(observed.volumes.remove(&uid).is_some(), "removed twice: {uid}");
+                true
+            }
             Action::Report { pod, revision, object } => {
                 let body = serde_json::to_vec(&object).unwrap();
                 write(pod, revision, |key| Write::Delete { key }, Some(body))

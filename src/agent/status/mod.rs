@@ -52,7 +52,7 @@ pub(crate) async fn fleet_status(
         ..FleetStatus::default()
     };
     fleet.why_voters = why_voters(&fleet, &seen.pilot);
-    let hash = engine.state_hash().map_err(|error| error.to_string())?;
+    let hash = engine.state_hash().await.map_err(|error| error.to_string())?;
     fleet.revision = hash.revision;
     fleet.state_hash = hash.to_string();
     fleet.problems = problems(&fleet, silence);

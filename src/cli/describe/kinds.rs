@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Page, text};
+use super::{Page, storage, text};
 use crate::cli::output::Table;
 use crate::cli::target::{name_of, namespace_of};
 use crate::resource::table::pod_status;
@@ -47,6 +47,7 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
             }
         });
     }
+    storage::volumes(page, spec);
     conditions(page, status);
     why_not(page, &pod_reasons(pod));
 }
@@ -89,6 +90,7 @@ fn one_container(page: &mut Page, container: &Value, status: Option<&Value>) {
     if !env.is_empty() {
         page.line("Environment", env.join("\n"));
     }
+    storage::mounts(page, container);
     let Some(status) = status else {
         page.line("State", "not started");
         return;

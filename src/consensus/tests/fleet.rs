@@ -303,7 +303,7 @@ impl Fleet {
     pub(super) async fn same_state(&self, ids: &[u64], limit: Duration) -> StateHash {
         let reached = async {
             loop {
-                let hashes: Vec<_> = ids.iter().map(|id| self.engine(*id).state_hash().unwrap()).collect();
+                let hashes: Vec<_> = ids.iter().map(|id| self.engine(*id).state_hash_now().unwrap()).collect();
                 if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
                     return hashes[0];
                 }

@@ -1,8 +1,6 @@
 //! Fetches manifests and blobs from the first source that has them, again and again while that may
 //! help: with waits that grow, from where the connection broke.
 
-#![expect(clippy::disallowed_methods, reason = "waits differ by chance, so that devices do not ask all at once")]
-
 use std::time::Duration;
 
 use bytes::Bytes;

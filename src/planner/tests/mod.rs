@@ -1,3 +1,4 @@
+mod claims;
 mod controllers;
 mod devices;
 mod placing;

@@ -9,6 +9,7 @@ mod sandboxes;
 mod security;
 mod sequences;
 mod specs;
+mod volumes;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
@@ -171,6 +172,11 @@ fn word(action: &Action) -> String {
     match action {
         Action::PrepareImage { image } => format!("prepare {image}"),
         Action::PullImage(pull) => format!("pull {} for {}", pull.image, pull.reference.id()),
+        Action::MakeVolumes { volumes, .. } => {
+            let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+            format!("make {}", names.join(" "))
+        }
+        Action::RemoveVolumes { uid } => format!("remove volumes of {uid}"),
         Action::MakeSandbox { spec, .. } => format!("shelter {}", spec.pod.name),
         Action::RemoveSandbox(pod) => format!("unshelter {}", pod.name),
         Action::Start(spec) => format!("start {}", spec.reference.id()),
@@ -197,4 +203,13 @@ fn exit(code: i32, started: u64, finished: u64) -> Exit {
 fn config_map(name: &str, pairs: &[(&str, &str)]) -> ((String, String), ConfigMap) {
     let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     (("default".into(), name.into()), ConfigMap { data: Some(data), ..ConfigMap::default() })
+}
+
+fn secret(name: &str, pairs: &[(&str, &str)]) -> ((String, String), SecretState) {
+    let values = pairs.iter().map(|(key, value)| ((*key).to_owned(), volume::Bytes(value.as_bytes().to_vec())));
+    (("default".into(), name.into()), SecretState::Open(values.collect()))
+}
+
+fn sealed(name: &str) -> ((String, String), SecretState) {
+    (("default".into(), name.into()), SecretState::Sealed("no voter answers".into()))
 }

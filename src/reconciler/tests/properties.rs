@@ -75,7 +75,12 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     prop_assert!(bench.observed.sandboxes.is_empty());
                     return Ok(true);
                 }
-                Action::PrepareImage { .. } | Action::PullImage(_) | Action::Event(_) | Action::Hook(_) => {}
+                Action::PrepareImage { .. }
+                | Action::PullImage(_)
+                | Action::MakeVolumes { .. }
+                | Action::RemoveVolumes { .. }
+                | Action::Event(_)
+                | Action::Hook(_) => {}
             }
         }
         if !changed {

@@ -116,7 +116,14 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
         }
         let mut changed = false;
         for action in decision.actions {
-            changed |= !matches!(action, Action::Event(_) | Action::PrepareImage { .. } | Action::PullImage(_));
+            changed |= !matches!(
+                action,
+                Action::Event(_)
+                    | Action::PrepareImage { .. }
+                    | Action::PullImage(_)
+                    | Action::MakeVolumes { .. }
+                    | Action::RemoveVolumes { .. }
+            );
             match action {
                 Action::Start(spec) => {
                     check_start(bench, &spec.reference)?;
@@ -150,7 +157,11 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     bench.observed.sandboxes.clear();
                 }
                 Action::DeletePod { .. } => return Ok(true),
-                Action::PrepareImage { .. } | Action::PullImage(_) | Action::Event(_) => {}
+                Action::PrepareImage { .. }
+                | Action::PullImage(_)
+                | Action::MakeVolumes { .. }
+                | Action::RemoveVolumes { .. }
+                | Action::Event(_) => {}
             }
         }
         if !changed {

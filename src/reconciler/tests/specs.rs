@@ -17,10 +17,15 @@ pub(super) fn spec_with(container: &Value, extra: &Value, settings: &Settings) -
         ..ImageConfig::default()
     };
     let node = NodeContext { name: "a".into(), ip: "10.0.0.1".into(), memory: 1 << 30 };
-    let configmaps = [config_map("c", &[("k", "v"), ("l", "w")])].into();
+    let target = Target {
+        node,
+        configmaps: [config_map("c", &[("k", "v"), ("l", "w")])].into(),
+        secrets: [secret("s", &[("k", "hidden"), ("l", "more")]), sealed("far")].into(),
+        settings: settings.clone(),
+        ..Target::default()
+    };
     let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt: 0 };
     let container = &pod.spec.as_ref().unwrap().containers[0];
-    let target = Target { node, configmaps, settings: settings.clone(), ..Target::default() };
     let sandbox = shelter(None);
     container_spec(reference, &pod, container, &image, &target, sandbox.ready().unwrap())
 }
@@ -100,6 +105,26 @@ fn what_can_not_be_resolved_is_named() {
     let error = |env: Value| spec_of(&json!({"name": "web", "env": [env]}), &json!({})).unwrap_err().to_string();
     let from = |source: &Value| error(json!({"name": "A", "valueFrom": source}));
     assert_eq!(from(&json!({"configMapKeyRef": {"name": "no", "key": "k"}})), "configmap \"no\" not found");
-    assert!(from(&json!({"secretKeyRef": {"name": "s", "key": "k"}})).contains("secret \"s\""));
+    assert_eq!(from(&json!({"secretKeyRef": {"name": "none", "key": "k"}})), "secret \"none\" not found");
+    assert_eq!(from(&json!({"secretKeyRef": {"name": "s", "key": "z"}})), "couldn't find key z in Secret \"s\"");
+    let far = from(&json!({"secretKeyRef": {"name": "far", "key": "k"}}));
+    assert!(far.contains("secret \"far\"") && far.contains("no voter answers"), "{far}");
     assert!(from(&json!({"fieldRef": {"fieldPath": "spec.color"}})).contains("spec.color"));
+}
+
+#[test]
+fn secrets_fill_variables_and_no_log_shows_them() {
+    let container = json!({"name": "web",
+        "envFrom": [{"prefix": "S_", "secretRef": {"name": "s"}}, {"secretRef": {"name": "none", "optional": true}}],
+        "env": [{"name": "ONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "TWO", "valueFrom": {"secretKeyRef": {"name": "s", "key": "z", "optional": true}}},
+            {"name": "THREE", "value": "$(S_l)!"}]});
+    let spec = spec_of(&container, &json!({})).unwrap();
+    let value = |name: &str| spec.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!((value("S_k"), value("S_l"), value("ONE")), (Some("hidden"), Some("more"), Some("hidden")));
+    assert_eq!((value("TWO"), value("THREE")), (None, Some("more!")));
+    let whole = spec_of(&json!({"name": "web", "envFrom": [{"secretRef": {"name": "none"}}]}), &json!({}));
+    assert_eq!(whole.unwrap_err().to_string(), "secret \"none\" not found");
+    let (_, state) = secret("s", &[("k", "hidden")]);
+    assert!(!format!("{state:?}").contains("hidden") && format!("{state:?}").contains("6 bytes"));
 }

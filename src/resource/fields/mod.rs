@@ -6,8 +6,10 @@ mod document;
 mod lifecycle;
 mod pod;
 mod protobuf;
+mod volume;
 mod walk;
 mod wire;
+mod wire_volumes;
 mod workload;
 
 pub use document::compatibility;
@@ -130,6 +132,8 @@ pub fn of(kind: &Kind) -> &'static [Field] {
         "Node" => &workload::NODE,
         "Pod" => &pod::POD,
         "ConfigMap" => &workload::CONFIG_MAP,
+        "Secret" => &volume::SECRET,
+        "PersistentVolumeClaim" => &volume::CLAIM,
         "Event" => &workload::EVENT,
         "Deployment" => &workload::DEPLOYMENT,
         "ReplicaSet" => &workload::REPLICA_SET,

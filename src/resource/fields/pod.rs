@@ -1,6 +1,7 @@
 //! The fields of pods and of pod templates.
 
 use super::lifecycle::{EPHEMERAL, GATE, LIFECYCLE, PROBE};
+use super::volume::{VOLUME, VOLUME_MOUNT};
 use super::{Field, Form, METADATA, ok, refuse, refuse_unless, warn, warn_unless};
 
 /// A pod.
@@ -15,7 +16,7 @@ pub(super) static POD: [Field; 5] = [
 /// What a Deployment or ReplicaSet makes its pods from.
 pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SPEC))];
 
-const NO_VOLUMES: &str = "volumes are not supported in this release, and the program would miss its files";
+const NO_BLOCKS: &str = "a volume is a folder, not a block device";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
 const NO_PRIORITY: &str =
@@ -68,12 +69,12 @@ pub(super) static SPEC: [Field; 42] = [
     ),
     ok("priority", Form::Integer),
     warn("preemptionPolicy", NO_PRIORITY),
-    warn("imagePullSecrets", "images are imported on the device in this release, not pulled"),
+    ok("imagePullSecrets", Form::Objects(&PULL_SECRET)),
     warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
     ok("readinessGates", Form::Objects(&GATE)),
     warn("overhead", "it is not added to what the containers ask for"),
     ok("os", Form::Object(&OS)),
-    refuse("volumes", NO_VOLUMES),
+    ok("volumes", Form::Objects(&VOLUME)),
     ok("initContainers", Form::Objects(&CONTAINER)),
     ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
     ok("hostPID", Form::Boolean),
@@ -94,6 +95,8 @@ pub(super) static DNS_OPTION: [Field; 2] = [ok("name", Form::Text), ok("value", 
 
 pub(super) static HOST_ALIAS: [Field; 2] = [ok("ip", Form::Text), ok("hostnames", Form::Texts)];
 
+pub(super) static PULL_SECRET: [Field; 1] = [ok("name", Form::Text)];
+
 pub(super) static TOLERATION: [Field; 5] = [
     ok("key", Form::Text),
     ok("operator", Form::Text),
@@ -110,7 +113,7 @@ pub(super) static POD_SECURITY: [Field; 15] = [
     ok("runAsNonRoot", Form::Boolean),
     ok("seccompProfile", Form::Object(&SECCOMP)),
     ok("fsGroup", Form::Integer),
-    warn("fsGroupChangePolicy", "there are no volumes in this release whose owner it could change"),
+    ok("fsGroupChangePolicy", Form::Text),
     ok("supplementalGroups", Form::Integers),
     ok("supplementalGroupsPolicy", Form::Text),
     ok("sysctls", Form::Objects(&SYSCTL)),
@@ -153,8 +156,8 @@ pub(super) static CONTAINER: [Field; 25] = [
     ok("terminationMessagePath", Form::Text),
     ok("terminationMessagePolicy", Form::Text),
     warn("resizePolicy", "limits of a running container are not changed in this release"),
-    refuse("volumeMounts", NO_VOLUMES),
-    refuse("volumeDevices", NO_VOLUMES),
+    ok("volumeMounts", Form::Objects(&VOLUME_MOUNT)),
+    refuse("volumeDevices", NO_BLOCKS),
     ok("restartPolicy", Form::Text),
     refuse("restartPolicyRules", "exit codes do not choose what follows in this release"),
 ];
@@ -166,8 +169,8 @@ pub(super) static ENV_SOURCE: [Field; 5] = [
     ok("fieldRef", Form::Object(&FIELD_REF)),
     ok("configMapKeyRef", Form::Object(&KEY_REF)),
     ok("resourceFieldRef", Form::Object(&RESOURCE_REF)),
-    refuse("secretKeyRef", "there are no secrets in this release, and the program would miss its own"),
-    refuse("fileKeyRef", NO_VOLUMES),
+    ok("secretKeyRef", Form::Object(&KEY_REF)),
+    refuse("fileKeyRef", "variables are not read from files of a volume in this release"),
 ];
 
 pub(super) static FIELD_REF: [Field; 2] = [ok("apiVersion", Form::Text), ok("fieldPath", Form::Text)];
@@ -177,11 +180,8 @@ pub(super) static RESOURCE_REF: [Field; 3] =
 
 pub(super) static KEY_REF: [Field; 3] = [ok("name", Form::Text), ok("key", Form::Text), ok("optional", Form::Boolean)];
 
-pub(super) static ENV_FROM: [Field; 3] = [
-    ok("prefix", Form::Text),
-    ok("configMapRef", Form::Object(&MAP_REF)),
-    refuse("secretRef", "there are no secrets in this release, and the program would miss its own"),
-];
+pub(super) static ENV_FROM: [Field; 3] =
+    [ok("prefix", Form::Text), ok("configMapRef", Form::Object(&MAP_REF)), ok("secretRef", Form::Object(&MAP_REF))];
 
 pub(super) static MAP_REF: [Field; 2] = [ok("name", Form::Text), ok("optional", Form::Boolean)];
 

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::wire::{self, DELETE_OPTIONS, INLINE, INSIDE, SCALE, ZEROS};
-use super::{Field, Form, lifecycle, of};
+use super::{Field, Form, of};
 use crate::resource::kind;
 
 /// Every encoded object begins with this.
@@ -147,7 +147,7 @@ fn read(
         };
         if *name == INSIDE {
             let Wire::Bytes(bytes) = value else { return Err(broken(path)) };
-            read(object, (table, lifecycle::inside(table)), bytes, path, depth + 1)?;
+            read(object, (table, wire::inside(table)), bytes, path, depth + 1)?;
             continue;
         }
         let inline = *name == INLINE;
@@ -326,6 +326,25 @@ mod tests {
     }
 
     #[test]
+    fn volumes_are_read() {
+        let volume = |number, source: &[u8]| field(2, &field(number, source));
+        let spec = [
+            field(1, &[field(1, b"a"), volume(2, b"")].concat()),
+            field(1, &[field(1, b"b"), volume(6, &field(1, b"cfg"))].concat()),
+            field(1, &[field(1, b"c"), volume(10, &field(1, b"db"))].concat()),
+            field(1, &[field(1, b"d"), volume(7, &field(1, b"server"))].concat()),
+        ]
+        .concat();
+        let whole = object("v1", "Pod", &field(2, &spec));
+        let mut read = from_protobuf(&whole).unwrap();
+        let volumes = json!([{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {"secretName": "cfg"}},
+            {"name": "c", "persistentVolumeClaim": {"claimName": "db"}}]);
+        assert_eq!(read["spec"]["volumes"].as_array().unwrap()[..3], volumes.as_array().unwrap()[..]);
+        let refused = super::super::inspect(&kind::POD, &mut read);
+        assert_eq!(refused[0].path, "spec.volumes[3].nfs");
+    }
+
+    #[test]
     fn every_cut_and_every_flip_is_survived() {
         let whole = pod(&[field(1, b"main"), field(2, b"web:1")].concat());
         for end in 0..whole.len() {
@@ -347,7 +366,7 @@ mod tests {
         fn check(table: &'static [Field], path: &str) {
             let message = wire::of(table).unwrap_or_else(|| panic!("{path} has no numbers"));
             let inside = message.numbers.iter().any(|(_, name)| *name == INSIDE);
-            let inside = if inside { lifecycle::inside(table) } else { &[] };
+            let inside = if inside { wire::inside(table) } else { &[] };
             let numbers = || message.numbers.iter().chain(inside);
             for (_, name) in numbers().filter(|(_, name)| ![INLINE, INSIDE].contains(name)) {
                 assert!(table.iter().any(|field| field.name == *name) || *name == "status", "{path}.{name}");

@@ -10,7 +10,7 @@ use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
     REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
 };
-use super::{Field, Form, METADATA, OWNER, ok};
+use super::{Field, Form, METADATA, OWNER, ok, wire_volumes};
 
 /// A message: the fields of an object with their numbers.
 pub(super) struct Message {
@@ -26,16 +26,18 @@ pub(super) const INSIDE: &str = "(inside)";
 
 /// Integers and switches that mean something when they are zero. All others are sent even when
 /// they are not set.
-pub(super) const ZEROS: [&str; 20] = [
+pub(super) const ZEROS: [&str; 22] = [
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
     "controller",
+    "defaultMode",
     "enableServiceLinks",
     "fsGroup",
     "gracePeriodSeconds",
     "hostUsers",
     "immutable",
+    "mode",
     "optional",
     "orphanDependents",
     "progressDeadlineSeconds",
@@ -62,7 +64,7 @@ static PRECONDITIONS: [Field; 2] = [ok("uid", Form::Text), ok("resourceVersion",
 pub(super) static SCALE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SCALE_SPEC))];
 static SCALE_SPEC: [Field; 1] = [ok("replicas", Form::Integer)];
 
-const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
+pub(super) const OBJECT: &[(u32, &str)] = &[(1, "metadata"), (2, "spec"), (3, "status")];
 
 pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &'static str)]) -> Message {
     Message { fields, numbers }
@@ -70,7 +72,20 @@ pub(super) const fn message(fields: &'static [Field], numbers: &'static [(u32, &
 
 /// The message of an object's fields.
 pub(super) fn of(fields: &'static [Field]) -> Option<&'static Message> {
-    MESSAGES.iter().chain(&lifecycle::MESSAGES).find(|message| std::ptr::eq(message.fields, fields))
+    MESSAGES
+        .iter()
+        .chain(&lifecycle::MESSAGES)
+        .chain(&wire_volumes::MESSAGES)
+        .find(|message| std::ptr::eq(message.fields, fields))
+}
+
+/// The numbers of what stands beside the fields of an object, in the message that it holds.
+pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)] {
+    if std::ptr::eq(fields, super::volume::VOLUME.as_slice()) {
+        wire_volumes::SOURCES
+    } else {
+        lifecycle::inside(fields)
+    }
 }
 
 static MESSAGES: [Message; 48] = [

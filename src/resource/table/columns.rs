@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{ago, pod};
 use crate::resource::kind::Kind;
-use crate::resource::meta;
 use crate::resource::time::Timestamp;
+use crate::resource::{claim, meta};
 
 /// One column.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +80,17 @@ static NODE: [Column; 10] = [
 ];
 static NAMESPACE: [Column; 3] = [NAME, text("Status", "Whether it is there to stay."), AGE];
 static CONFIG_MAP: [Column; 3] = [NAME, number("Data", "How many keys it has."), AGE];
+static SECRET: [Column; 4] = [NAME, text("Type", "What it is for."), number("Data", "How many keys it has."), AGE];
+static CLAIM: [Column; 8] = [
+    NAME,
+    text("Status", "Whether it can be used."),
+    text("Volume", "The device that its volume is on."),
+    text("Capacity", "Bytes that it asked for; they are not kept back."),
+    text("Access Modes", "How pods may use it."),
+    text("StorageClass", "It is always a folder of one device."),
+    AGE,
+    wide("VolumeMode", "It is always a file system."),
+];
 static EVENT: [Column; 10] = [
     text("Last Seen", "When it happened last."),
     text("Type", "Normal or Warning."),
@@ -101,6 +112,8 @@ pub fn columns(kind: &Kind) -> &'static [Column] {
         "ReplicaSet" => &REPLICA_SET,
         "Node" => &NODE,
         "ConfigMap" => &CONFIG_MAP,
+        "Secret" => &SECRET,
+        "PersistentVolumeClaim" => &CLAIM,
         "Event" => &EVENT,
         _ => &NAMESPACE,
     }
@@ -144,6 +157,11 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
             let keys = |field: &str| object.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len);
             vec![json!(name), json!(keys("data") + keys("binaryData")), json!(age)]
         }
+        "Secret" => {
+            let keys = object.get("data").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+            vec![json!(name), json!(meta::text_at(object, "type")), json!(keys), json!(age)]
+        }
+        "PersistentVolumeClaim" => claim(object, name, &age),
         "Event" => event(object, name, now),
         _ => {
             let phase = meta::text_at(object, "status.phase");
@@ -210,6 +228,29 @@ fn node(object: &Value, name: &str, age: &str) -> Vec<Value> {
         &known("osImage"),
         &known("kernelVersion"),
         &known("containerRuntimeVersion"),
+    ])
+}
+
+fn claim(object: &Value, name: &str, age: &str) -> Vec<Value> {
+    let annotations = object.pointer("/metadata/annotations");
+    let device = annotations.and_then(|all| all.get(claim::SELECTED_NODE)).and_then(Value::as_str).unwrap_or_default();
+    let short = |mode: &Value| match mode.as_str() {
+        Some("ReadWriteOnce") => "RWO",
+        Some("ReadOnlyMany") => "ROX",
+        Some("ReadWriteMany") => "RWX",
+        Some("ReadWriteOncePod") => "RWOP",
+        _ => "",
+    };
+    let modes: Vec<&str> = meta::list_at(object, "status.accessModes").iter().map(short).collect();
+    cells_of([
+        name,
+        meta::text_at(object, "status.phase"),
+        device,
+        meta::text_at(object, "status.capacity.storage"),
+        &modes.join(","),
+        meta::text_at(object, "spec.storageClassName"),
+        age,
+        meta::text_at(object, "spec.volumeMode"),
     ])
 }
 

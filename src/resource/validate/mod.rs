@@ -6,6 +6,7 @@ mod network;
 mod pod;
 mod security;
 mod update;
+mod volume;
 mod workload;
 
 use std::fmt;
@@ -105,10 +106,23 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
         "Deployment" => workload::deployment(object, &mut errors),
         "ReplicaSet" => workload::replica_set(object, &mut errors),
         "ConfigMap" => workload::config_map(object, &mut errors),
+        "Secret" => volume::secret(object, &mut errors),
+        "PersistentVolumeClaim" => volume::claim(object, &mut errors),
         "Event" => workload::event(object, &mut errors),
         _ => {}
     }
     errors
+}
+
+/// What an object asks for that is taken and does nothing, beyond what the field table says.
+pub fn warnings(kind: &Kind, object: &Value) -> Vec<String> {
+    match kind.kind {
+        "Pod" => volume::warnings(object.get("spec").unwrap_or(&Value::Null), "spec"),
+        "Deployment" | "ReplicaSet" => {
+            volume::warnings(object.pointer("/spec/template/spec").unwrap_or(&Value::Null), "spec.template.spec")
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Everything wrong with making this object anew, beyond what is wrong with it.
@@ -130,6 +144,8 @@ pub fn readable(kind: &Kind, object: &Value) -> Result<(), String> {
         "Node" => check::<core::Node>(object),
         "Pod" => check::<core::Pod>(object),
         "ConfigMap" => check::<core::ConfigMap>(object),
+        "Secret" => check::<core::Secret>(object),
+        "PersistentVolumeClaim" => check::<core::PersistentVolumeClaim>(object),
         "Event" => check::<core::Event>(object),
         "Deployment" => check::<apps::Deployment>(object),
         "ReplicaSet" => check::<apps::ReplicaSet>(object),

@@ -52,6 +52,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     security::pod(spec, path, errors);
     containers(spec, path, errors);
+    super::volume::of_pod(spec, path, errors);
 }
 
 pub(super) fn one_of(parent: &Value, path: &str, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
@@ -122,7 +123,7 @@ fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
         let sources = source.as_object().map_or(0, serde_json::Map::len);
         if sources != 1 {
-            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`, `resourceFieldRef`";
+            let detail = "must specify one of: `fieldRef`, `configMapKeyRef`, `secretKeyRef`, `resourceFieldRef`";
             errors.push(FieldError::invalid(format!("{path}.valueFrom"), &Value::from(""), detail));
         }
         if let Some(reference) = source.get("fieldRef") {
@@ -138,17 +139,27 @@ fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
                 Some(_) => {}
             }
         }
-        if let Some(reference) = source.get("configMapKeyRef") {
+        for kind in ["configMapKeyRef", "secretKeyRef"] {
+            let Some(reference) = source.get(kind) else { continue };
             for field in ["name", "key"] {
                 if meta::text_at(reference, field).is_empty() {
-                    errors.push(FieldError::required(format!("{path}.valueFrom.configMapKeyRef.{field}"), ""));
+                    errors.push(FieldError::required(format!("{path}.valueFrom.{kind}.{field}"), ""));
                 }
             }
         }
     }
     for (index, source) in meta::list_at(container, "envFrom").iter().enumerate() {
-        if meta::text_at(source, "configMapRef.name").is_empty() {
-            errors.push(FieldError::required(format!("{path}.envFrom[{index}].configMapRef.name"), ""));
+        let path = format!("{path}.envFrom[{index}]");
+        let named = ["configMapRef", "secretRef"].into_iter().filter(|kind| source.get(*kind).is_some());
+        let named: Vec<&str> = named.collect();
+        if named.len() != 1 {
+            let detail = "must specify one of: `configMapRef` or `secretRef`";
+            errors.push(FieldError::invalid(path.clone(), &Value::from(""), detail));
+        }
+        for kind in named {
+            if meta::text_at(source, &format!("{kind}.name")).is_empty() {
+                errors.push(FieldError::required(format!("{path}.{kind}.name"), ""));
+            }
         }
     }
 }

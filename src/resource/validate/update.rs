@@ -18,6 +18,7 @@ pub fn update(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
             }
         }
         "Pod" => pod(old, new, &mut errors),
+        "Secret" | "PersistentVolumeClaim" => super::volume::update(kind, old, new, &mut errors),
         "ConfigMap" if old.get("immutable") == Some(&Value::Bool(true)) => {
             for field in ["data", "binaryData", "immutable"] {
                 if old.get(field) != new.get(field) {

@@ -14,24 +14,21 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{Gid, Uid, fchown};
 use serde_json::{Value, json};
 
 use super::rootfs::{make_folders, resolve};
 use super::users::Users;
 use crate::reconciler::container::{Below, Mount, Propagation};
 use crate::runtime::folder::Order;
+use crate::volumes::beneath;
 
 /// Folders that libcontainer mounts itself: what lies in them would be hidden.
 const KERNELS_OWN: [&str; 2] = ["proc", "sys"];
-
-/// Looks at a path that somebody renames meanwhile.
-const TRIES: usize = 16;
 
 const NOTHING: Option<&str> = None;
 
@@ -115,57 +112,14 @@ fn source(wanted: &Mount) -> Result<OwnedFd, String> {
 
 /// Opens a path beneath a folder, and makes what is missing of it if that is wanted.
 fn below(folder: &OwnedFd, step: &Below) -> nix::Result<OwnedFd> {
-    match beneath(folder, Path::new(&step.path)) {
+    let path = Path::new(&step.path);
+    match beneath::open(folder, path) {
         Err(Errno::ENOENT) if step.make => {
-            make_beneath(folder, Path::new(&step.path))?;
-            beneath(folder, Path::new(&step.path))
+            beneath::make(folder, path)?;
+            beneath::open(folder, path)
         }
         found => found,
     }
-}
-
-fn beneath(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let mut tries = TRIES;
-    loop {
-        match openat2(folder, path, how) {
-            // Something was renamed on the way.
-            Err(Errno::EAGAIN) if tries > 1 => tries -= 1,
-            found => return found,
-        }
-    }
-}
-
-/// Makes folders, with owner and permissions of the one that they are made in.
-fn make_beneath(folder: &OwnedFd, path: &Path) -> nix::Result<()> {
-    let like = fstat(folder)?;
-    let mut made = PathBuf::new();
-    for part in path.components() {
-        let Component::Normal(name) = part else {
-            if part == Component::CurDir {
-                continue;
-            }
-            return Err(Errno::EXDEV);
-        };
-        let parent = if made.as_os_str().is_empty() { None } else { Some(beneath(folder, &made)?) };
-        let parent = parent.as_ref().unwrap_or(folder);
-        match mkdirat(parent, name, Mode::from_bits_truncate(0o700)) {
-            Ok(()) => {
-                let how = OpenHow::new()
-                    .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-                    .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-                let fresh = openat2(parent, name, how)?;
-                fchown(&fresh, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
-                fchmod(&fresh, Mode::from_bits_truncate(like.st_mode & 0o7777))?;
-            }
-            Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error),
-        }
-        made.push(name);
-    }
-    Ok(())
 }
 
 /// Mounts the source at a place of the device's own that only this process sees.

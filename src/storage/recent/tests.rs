@@ -7,6 +7,7 @@ use openraft::entry::RaftEntry;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::Sizes;
 use crate::resource::Timestamp;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::{Command, Entry, LogId, Reply};
@@ -53,7 +54,11 @@ async fn the_state_reads_as_if_all_of_it_were_in_one_place() {
     let mut random = SmallRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let mut state = crate::storage::open(&disk, dir.path()).unwrap().1.state().clone();
+    // Small, so that transactions of the file are under way most of the time.
+    let recent = Sizes { entries: 20, bytes: 1 << 10, kept: 1 << 8 };
+    let sizes = crate::storage::sizes::Sizes { recent, ..Default::default() };
+    let open = || crate::storage::open_sized(&disk, dir.path(), sizes).unwrap().1.state().clone();
+    let mut state = open();
     let (mut model, mut sequences, mut index) = (Memory::new(), [0; 5], 0);
     for _ in 0..400 {
         let txns: Vec<Txn> = (0..random.random_range(1..12)).map(|_| txn(&mut random, &mut sequences)).collect();
@@ -76,7 +81,7 @@ async fn the_state_reads_as_if_all_of_it_were_in_one_place() {
                 // A stop that is no crash.
                 state.settle().await.unwrap();
                 drop(state);
-                state = crate::storage::open(&disk, dir.path()).unwrap().1.state().clone();
+                state = open();
             }
             _ => {}
         }

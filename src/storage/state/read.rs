@@ -44,7 +44,13 @@ impl State {
         })
     }
 
-    /// The hash of all documents at the current revision. Reads the whole state.
+    /// The hash of all documents at the current revision. Reads the whole state, on a thread on
+    /// which nobody waits for heartbeats.
+    pub async fn hash_apart(&self) -> Result<StateHash, StorageError> {
+        self.off_thread("read", Self::hash).await
+    }
+
+    /// The same on this thread.
     pub fn hash(&self) -> Result<StateHash, StorageError> {
         let pick = |recent: &Recent| (recent.progress().counters.revision, recent.all());
         self.reading_with(pick, |txn, (revision, recent)| {

@@ -125,3 +125,22 @@ async fn a_byte_stream_ends_for_both_sides() {
     assert!(got == sent);
     assert_eq!(two.room.streams.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_call_refuses_no_stream_that_is_over() {
+    let (one, two) = pair();
+    let refused = || {
+        [(&one, &two), (&two, &one)].map(|(from, to)| {
+            let link = from.transport.0.peer(to.member.key).preferred().unwrap();
+            let sent = link.connection.stats().frame_tx;
+            sent.stop_sending + sent.reset_stream
+        })
+    };
+    // The first one opens the connection.
+    one.ask(&two, b"beat").await.unwrap();
+    let before = refused();
+    for _ in 0..50 {
+        one.ask(&two, b"beat").await.unwrap();
+    }
+    assert_eq!(refused(), before);
+}
