@@ -120,5 +120,5 @@ fn an_evicted_pod_is_killed_at_once_and_reported_as_failed() {
     assert_eq!(bench.words(), ["Kill u1-web-0"]);
     bench.observed.containers.clear();
     bench.exited(0, exit(137, 0, 1));
-    assert_eq!(bench.words(), ["remove u1-web-0"]);
+    assert_eq!(bench.words(), ["remove u1-web-0", "unshelter web-1"]);
 }

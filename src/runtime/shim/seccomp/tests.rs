@@ -129,10 +129,12 @@ fn every_architecture_gets_its_filter() {
     assert_eq!(run(&program, ARM.audit, 0xf0004, [0; 6]), ENOSYS);
 }
 
+/// A comparison as one would write it.
+type Plain = fn(u64, u64) -> bool;
+
 #[test]
 fn arguments_are_compared_in_all_their_bits() {
     let values = [0, 1, 5, 6, 7, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0006, 0x6_0000_0000, u64::MAX];
-    type Plain = fn(u64, u64) -> bool;
     let forms: [(Compare, Plain); 6] = [
         (Compare::Equal(0), |a, b| a == b),
         (Compare::NotEqual(0), |a, b| a != b),
