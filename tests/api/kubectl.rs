@@ -218,13 +218,10 @@ async fn kubectl_shows_mistakes_and_warnings() {
         let refused = kubectl.refused(&["apply", "-f", "-"], &bad.to_string()).await;
         assert!(refused.contains("must provide at least one DNS nameserver"), "{refused}");
         let mut warned = pod("web");
-        warned["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
+        warned["spec"]["affinity"] = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}]}});
         let output = kubectl.run(&["apply", "-f", "-"], &warned.to_string()).await;
-        assert!(
-            text(&output.stderr).contains("Warning: spec.containers[0].livenessProbe: not honoured"),
-            "{}",
-            text(&output.stderr)
-        );
+        assert!(text(&output.stderr).contains("Warning: spec.affinity: not honoured"), "{}", text(&output.stderr));
         let mut typo = pod("typo");
         typo["spec"]["containers"][0]["imagee"] = json!("x");
         let output = kubectl.run(&["apply", "-f", "-"], &typo.to_string()).await;

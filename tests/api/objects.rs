@@ -91,14 +91,14 @@ async fn what_is_not_honoured_is_told() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;
     let mut object = pod("web");
-    object["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
+    object["spec"]["affinity"] = json!({"nodeAffinity": {}});
     object["spec"]["contaners"] = json!([]);
     let reply = device.send("POST", PODS, &object).await;
     let made = reply.expect(201);
     assert_eq!(reply.warnings.len(), 2, "{:?}", reply.warnings);
-    assert!(reply.warnings[0].starts_with("299 - \"spec.containers[0].livenessProbe: not honoured: probes"));
+    assert!(reply.warnings[0].starts_with("299 - \"spec.affinity: not honoured: only nodeSelector"));
     assert!(reply.warnings[1].contains("unknown field \\\"spec.contaners\\\" (did you mean \\\"containers\\\"?)"));
-    assert!(made["spec"]["containers"][0].get("livenessProbe").is_some(), "what is warned about is kept");
+    assert!(made["spec"].get("affinity").is_some(), "what is warned about is kept");
     assert!(made["spec"].get("contaners").is_none());
 }
 

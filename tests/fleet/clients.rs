@@ -110,7 +110,7 @@ fn bad_input_is_refused_by_name_and_harms_nothing() {
     let (_, message) = apply(&typo);
     assert!(message.contains("restartPolic"), "{message}");
 
-    let volumes = pod.replace("spec: {", "spec: {hostNetwork: true, volumes: [{name: v, hostPath: {path: /}}], ");
+    let volumes = pod.replace("spec: {", "spec: {hostNetwork: true, volumes: [{name: v, nfs: {server: a, path: /}}], ");
     let (code, message) = apply(&volumes);
     assert!(code == Some(3) && message.contains("volumes"), "{message}");
 

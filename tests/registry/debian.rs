@@ -54,7 +54,7 @@ impl Registry {
         while TcpStream::connect(&registry.host).is_err() {
             let ended = registry.child.try_wait().unwrap();
             let log = || std::fs::read_to_string(registry.ca.with_file_name("log")).unwrap_or_default();
-            assert!(ended.is_none() && begun.elapsed() < Duration::from_secs(60), "docker-registry: {}", log());
+            assert!(ended.is_none() && begun.elapsed() < Duration::from_mins(1), "docker-registry: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
         registry

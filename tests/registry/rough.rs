@@ -57,7 +57,7 @@ async fn a_pull_that_is_dropped_leaves_its_part_for_the_next() {
             reply.cut = Some(limit.load(Ordering::SeqCst)).filter(|cut| *cut > 0);
             if reply.cut.is_some() && request.from.is_some() {
                 // What is asked for again never comes, until somebody else asks.
-                std::thread::sleep(std::time::Duration::from_secs(3600));
+                std::thread::sleep(std::time::Duration::from_hours(1));
             }
         }
         reply

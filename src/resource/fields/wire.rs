@@ -3,8 +3,8 @@
 use super::lifecycle;
 use super::pod::{
     APP_ARMOR, CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS,
-    KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, SYSCTL, TEMPLATE,
-    TOLERATION,
+    KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT, PULL_SECRET, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC,
+    SYSCTL, TEMPLATE, TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -88,7 +88,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
     }
 }
 
-static MESSAGES: [Message; 48] = [
+static MESSAGES: [Message; 49] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -194,6 +194,7 @@ static MESSAGES: [Message; 48] = [
     message(&SELECTOR, &[(1, "matchLabels"), (2, "matchExpressions")]),
     message(&EXPRESSION, &[(1, "key"), (2, "operator"), (3, "values")]),
     message(&SPEC, POD_SPEC),
+    message(&PULL_SECRET, &[(1, "name")]),
     message(&TOLERATION, &[(1, "key"), (2, "operator"), (3, "value"), (4, "effect"), (5, "tolerationSeconds")]),
     message(&OS, &[(1, "name")]),
     message(
