@@ -260,6 +260,10 @@ impl<'a> Case<'a> {
         });
         if let Some(name) = part.beside {
             match self.processes_of(name) {
+                Some(_) if spec.namespaces.user.is_some() => {
+                    let text = "a pod with hostUsers: false shares no processes: leave targetContainerName out";
+                    return waiting("CreateContainerError", text.into());
+                }
                 Some(at) => spec.namespaces.pid = at,
                 None => return waiting("CreateContainerError", format!("target container {name} does not run")),
             }
