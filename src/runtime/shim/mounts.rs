@@ -63,7 +63,7 @@ pub(super) fn attach(root: &OwnedFd, order: &Order, users: Option<&Users>) -> Re
         }
         let source = source(wanted).map_err(failed)?;
         let aside = match users {
-            Some(_) => Users::place(number),
+            Some(_) => Users::place(number).map_err(failed)?,
             None => order.scratch.join("mounts").join(number.to_string()),
         };
         make_aside(&aside, &source, wanted, users).map_err(|error| failed(error.to_string()))?;

@@ -62,9 +62,10 @@ impl Users {
         Ok(path)
     }
 
-    /// Where a volume is made ready.
-    pub(super) fn place(number: usize) -> PathBuf {
-        Path::new(STAGE).join("volumes").join(number.to_string())
+    /// Where a volume is made ready. The container's root, who is nobody here, has to get to it when
+    /// libcontainer binds it below `/dev`.
+    pub(super) fn place(number: usize) -> Result<PathBuf, String> {
+        Ok(Self::folder("volumes")?.join(number.to_string()))
     }
 
     /// Makes device nodes for the container's own users, as mounts to be bound below its `/dev`: the
