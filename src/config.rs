@@ -3,6 +3,7 @@
 
 mod range;
 mod registries;
+mod workloads;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use range::Range;
 pub use registries::{ImagesConfig, RegistryConfig};
+pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -64,6 +66,14 @@ pub struct Config {
     pub reserved_memory: u64,
     /// Thousandths of a core kept back from pods.
     pub reserved_cpu: u64,
+    /// What pods may ask for beyond the restricted profile.
+    pub security: Security,
+    /// Ids of this device that stand for the users of pods with `hostUsers: false`.
+    pub user_ids: UserIds,
+    /// When this device is short of memory or disk.
+    pub eviction: Eviction,
+    /// Devices that pods can ask for.
+    pub devices: Vec<DeviceRule>,
     /// Pulling images and clearing them away.
     pub images: ImagesConfig,
     /// How registries are reached, by `HOST[:PORT]`.
@@ -105,6 +115,10 @@ impl Default for Config {
             manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
             reserved_cpu: 100,
+            security: Security::default(),
+            user_ids: UserIds::default(),
+            eviction: Eviction::default(),
+            devices: Vec::new(),
             images: ImagesConfig::default(),
             registries: BTreeMap::new(),
         }
@@ -237,6 +251,12 @@ impl Config {
         }
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
+        }
+        self.security.mistakes(&mut found);
+        self.user_ids.mistakes(&mut found);
+        self.eviction.mistakes(&mut found);
+        for (index, rule) in self.devices.iter().enumerate() {
+            rule.mistakes(index, &mut found);
         }
         self.images.mistakes(&mut found);
         for (name, registry) in &self.registries {

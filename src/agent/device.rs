@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::clearing::Clearing;
 use super::clock::Clock;
 use super::hooking::Hooks;
+use super::local::Local;
 use super::manifests::Manifests;
+use super::plugged;
+use super::prepared::Prepared;
 use super::prober::{Probes, Wanted};
 use super::provisions;
 use super::pulls::Pulls;
@@ -23,12 +26,14 @@ use super::shelter::Unsheltered;
 use super::statics::Statics;
 use super::systemd;
 use super::tasks::Tasks;
+use super::user_ids::Ranges;
 use crate::consensus::{Engine, Replica};
-use crate::images::{ImageError, ImageName, ImageStore, Limits, NamesVersion, Puller};
+use crate::images::{ImageStore, Limits, NamesVersion, Puller};
 use crate::kill_point;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
+use crate::reconciler::devices::{Held, HostDevice};
 use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
@@ -72,6 +77,10 @@ pub(crate) struct Device {
     pub(crate) tasks: Tasks,
     pub(crate) node: NodeContext,
     pub(crate) settings: Settings,
+    /// What this device knows of itself.
+    pub(crate) local: watch::Receiver<Local>,
+    /// Whose users have which ids here.
+    pub(crate) ranges: Mutex<Ranges>,
     pub(crate) asker: Asker,
     /// The folder of static pods.
     pub(crate) manifests_dir: PathBuf,
@@ -79,7 +88,7 @@ pub(crate) struct Device {
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
-struct Memory {
+pub(super) struct Memory {
     statics: Statics,
     hooks: Hooks,
     probes: Probes,
@@ -91,15 +100,9 @@ struct Memory {
     asked: BTreeMap<ContainerRef, Timestamp>,
     /// Config maps, secrets and claims that this device's pods refer to, there or not.
     read: BTreeSet<Key>,
-}
-
-/// An image by its name on this device.
-#[derive(Clone)]
-struct Prepared {
-    state: ImageState,
-    layers: Vec<PathBuf>,
-    /// The names that this was read from: under other names it may be another image.
-    names: NamesVersion,
+    /// Devices that were plugged in, and who has which.
+    pub(super) devices: Vec<HostDevice>,
+    pub(super) held: Held,
 }
 
 impl Device {
@@ -117,9 +120,11 @@ impl Device {
         let (_still, standing) = tokio::sync::watch::channel(0);
         let mut revisions = self.engine.as_ref().map_or(standing, Replica::revision);
         let mut changes = self.runtime.changed();
+        let mut local = self.local.clone();
         let (_still, untold) = tokio::sync::watch::channel(0);
         let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
+            self.plugged(&mut memory, &local.borrow_and_update().devices);
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
             secrets.borrow_and_update();
@@ -135,6 +140,7 @@ impl Device {
             tokio::select! {
                 () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = local.changed() => if changed.is_err() { return },
                 changed = secrets.changed() => if changed.is_err() { return },
                 () = memory.hooks.moved() => {}
                 () = memory.probes.moved() => {}
@@ -207,7 +213,9 @@ impl Device {
         pulls.retain(&pods, &started);
         target.pulls = pulls.states();
         clearing.attend(&target.pods, now);
+        memory.held = plugged::held(&containers);
         let observed = Observed {
+            devices: memory.held.clone(),
             sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
             ending: memory.ending.clone(),
@@ -293,11 +301,15 @@ impl Device {
         let needed: BTreeSet<String> = pods.iter().flat_map(|pod| images_needed(&pod.pod)).collect();
         let images =
             needed.into_iter().filter_map(|name| Some((name.clone(), memory.images.get(&name)?.state.clone())));
+        let local = self.local.borrow().clone();
         let mut target = Target {
             node: self.node.clone(),
             images: images.collect(),
+            users: self.users(&pods),
             pods,
-            settings: self.settings,
+            settings: self.settings.clone(),
+            devices: local.devices,
+            evicted: local.evicted,
             ..Target::default()
         };
         self.provide(&mut target)?;
@@ -430,33 +442,8 @@ impl Memory {
             looking: BTreeSet::new(),
             asked: BTreeMap::new(),
             read: BTreeSet::new(),
-        }
-    }
-}
-
-impl Prepared {
-    fn preparing(names: NamesVersion) -> Self {
-        Self { state: ImageState::Preparing, layers: Vec::new(), names }
-    }
-
-    fn failed(why: String, names: NamesVersion) -> Self {
-        Self { state: ImageState::Failed(why), layers: Vec::new(), names }
-    }
-
-    fn from_store(store: &ImageStore, name: &str) -> Self {
-        // Read before the image: names that change meanwhile make this one stale.
-        let names = store.names_version();
-        let found = ImageName::parse(name).and_then(|parsed| store.resolve(&parsed)).and_then(|image| {
-            let Some(image) = image else { return Ok((ImageState::Absent, Vec::new())) };
-            let layers = store.unpack(&image)?;
-            Ok((ImageState::Ready { config: image.config, id: image.digest.to_string() }, layers))
-        });
-        match found {
-            Ok((state, layers)) => Self { state, layers, names },
-            Err(error @ ImageError::Name { .. }) => {
-                Self { state: ImageState::Invalid(error.to_string()), layers: Vec::new(), names }
-            }
-            Err(error) => Self::failed(error.to_string(), names),
+            devices: Vec::new(),
+            held: Held::new(),
         }
     }
 }
@@ -479,7 +466,7 @@ fn pod_uid(action: &Action) -> String {
 }
 
 /// The device that a pod is bound to, read without the rest of it.
-fn node_of(body: &[u8]) -> Option<String> {
+pub(super) fn node_of(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Bound {
         spec: Spec,

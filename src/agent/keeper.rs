@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::authority::{Signer, seal_key};
 use super::clock::Clock;
 use super::hardware::{self, Hardware};
 use super::keyring::Keyring;
+use super::local::Local;
 use super::node::{NodeFacts, node_object};
 use super::roll;
 use super::tasks::Tasks;
@@ -40,6 +43,8 @@ pub(crate) struct Keeper {
     pub(crate) clock: Arc<Clock>,
     /// `None` on a witness, which runs nothing and is no node.
     pub(crate) images: Option<Arc<ImageStore>>,
+    /// What this device knows of itself; `None` on a witness.
+    pub(crate) local: Option<watch::Receiver<Local>>,
     pub(crate) enrolment: Enrolment,
     pub(crate) identity: Arc<Identity>,
     pub(crate) trust: Trust,
@@ -220,7 +225,7 @@ impl Keeper {
     }
 
     /// This device's member record and node say what is true.
-    async fn register(self) {
+    async fn register(mut self) {
         let hardware = Hardware::read(&self.config.data_dir);
         loop {
             let done = self.register_once(&hardware).await;
@@ -232,15 +237,24 @@ impl Keeper {
     }
 
     /// Until this device has other addresses, or for some time.
-    async fn until_moved(&self) {
+    async fn until_moved(&mut self) {
         let known = addresses(&self.config);
         let until = tokio::time::Instant::now() + LOOK_AT_SELF;
         while tokio::time::Instant::now() < until && addresses(&self.config) == known {
-            tokio::time::sleep(LOOK_AT_ADDRESSES).await;
+            let Some(local) = &mut self.local else {
+                tokio::time::sleep(LOOK_AT_ADDRESSES).await;
+                continue;
+            };
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                Ok(()) = local.changed() => return,
+                () = tokio::time::sleep(LOOK_AT_ADDRESSES) => {}
+            }
         }
     }
 
-    async fn register_once(&self, hardware: &Hardware) -> Result<(), String> {
+    async fn register_once(&mut self, hardware: &Hardware) -> Result<(), String> {
+        let local = self.local.as_mut().map(|local| local.borrow_and_update().clone()).unwrap_or_default();
         let id = self.enrolment.member_id;
         let addresses = addresses(&self.config);
         let members = self.engine.members().borrow().clone();
@@ -256,6 +270,8 @@ impl Keeper {
             hardware: hardware.clone(),
             addresses: addresses.iter().map(SocketAddr::ip).collect(),
             images: images.into_iter().map(|image| (image.name.to_string(), image.size)).collect(),
+            devices: crate::reconciler::devices::capacity(&local.devices),
+            pressure: [local.memory_pressure, local.disk_pressure],
         };
         let key = Key::new("Node", "", &self.enrolment.name);
         let stored = self.engine.get(&key).map_err(|error| error.to_string())?;

@@ -19,11 +19,17 @@ mod hooking;
 mod keeper;
 mod keyring;
 mod leader;
+mod local;
 mod lock;
 mod manifests;
 mod memory;
 pub mod node;
 mod peers;
+mod plug;
+mod plugged;
+mod policy;
+mod prepared;
+mod pressure;
 mod prober;
 mod provisions;
 mod pulls;
@@ -41,6 +47,7 @@ mod steer;
 mod systemd;
 pub mod tasks;
 mod unsound;
+mod user_ids;
 mod workloads;
 
 use std::sync::Arc;
@@ -290,6 +297,7 @@ impl Agent {
             config: config.clone(),
             clock: clock.clone(),
             images: workloads.as_ref().map(|workloads| workloads.images.clone()),
+            local: workloads.as_ref().map(|workloads| workloads.local.subscribe()),
             enrolment: enrolment.clone(),
             identity: identity.clone(),
             trust,
@@ -310,8 +318,7 @@ impl Agent {
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
-        let runtime = workloads.map(|workloads| workloads.runtime);
-        Ok(Self { config, engine, transport, tasks, ending, runtime })
+        Ok(Self { config, engine, transport, tasks, ending, runtime: workloads.map(|workloads| workloads.runtime) })
     }
 
     /// What this device answers to peers and joiners.

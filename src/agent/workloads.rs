@@ -3,12 +3,18 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
+
 use super::clock::Clock;
 use super::keyring::Keyring;
+use super::local::Local;
 use super::reports::Reports;
 use super::secrets::Secrets;
 use super::tasks::Tasks;
-use super::{AgentError, device, file, hardware, keeper, live, prober, provisions, shelter, steer};
+use super::user_ids::Ranges;
+use super::{
+    AgentError, device, file, hardware, keeper, live, plug, policy, pressure, prober, provisions, shelter, steer,
+};
 use crate::config::{Config, Range};
 use crate::identity::Enrolment;
 use crate::images::{ImageStore, Puller};
@@ -43,6 +49,8 @@ pub(super) struct Workloads {
     pub(super) sandboxes: Sandboxes,
     pub(super) images: Arc<ImageStore>,
     volumes: Arc<Volumes>,
+    /// What this device knows of itself.
+    pub(super) local: Arc<watch::Sender<Local>>,
 }
 
 impl Workloads {
@@ -53,7 +61,8 @@ impl Workloads {
         let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
         let images = Arc::new(ImageStore::open(&config.data_dir.join("images"))?);
         let volumes = Volumes::open(provisions::places(config)).map_err(file("open the folders of volumes"))?;
-        Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes) })
+        let local = Arc::new(watch::channel(Local::default()).0);
+        Ok(Self { runtime, sandboxes, images, volumes: Arc::new(volumes), local })
     }
 
     /// Looks after static pods until the tasks are finished. A device that can not is told why: it may
@@ -122,11 +131,29 @@ impl Workloads {
             clock: clock.clone(),
             tasks: tasks.clone(),
             node,
-            settings: reconciler::Settings { pids_limit: config.pids_limit, ..reconciler::Settings::default() },
+            local: self.local.subscribe(),
+            ranges: Mutex::new(Ranges::load(&config.run_dir, config.user_ids)),
+            settings: reconciler::Settings {
+                pids_limit: config.pids_limit,
+                security: Arc::new(policy::of(config)),
+                ..reconciler::Settings::default()
+            },
         };
         tasks.spawn("attend to the pods' network", self.sandboxes.clone().attend());
         tasks.spawn("probe", probing.run());
         tasks.spawn("look after the device", device.run(probes));
+        if !config.devices.is_empty() {
+            tasks.spawn("follow what is plugged in", plug::follow(config.devices.clone(), self.local.clone()));
+        }
+        let watch = pressure::Watch {
+            engine: keyring.map(|keyring| keyring.engine.clone()),
+            runtime: self.runtime.clone(),
+            config: Arc::new(config.clone()),
+            clock: clock.clone(),
+            node: name.to_owned(),
+            local: self.local.clone(),
+        };
+        tasks.spawn("watch memory and disk", watch.run());
         Ok(())
     }
 }

@@ -3,12 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::fleet::Versioned;
 use super::view::View;
 use super::{contract, device, pods};
+use crate::resource::Quantity;
 use crate::resource::footprint::{self, Footprint, HostPort};
 use crate::store::Key;
+
+/// The resource of the disk.
+const DISK: &str = "ephemeral-storage";
+
+/// The taint of a device that is short of memory.
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
 /// Pods that a device takes when it does not say.
 const DEFAULT_PODS: u64 = 110;
@@ -19,6 +27,8 @@ pub(super) struct Offer<'a> {
     pub(super) node: &'a Versioned<Node>,
     ready: bool,
     room: Option<Footprint>,
+    /// Devices and disk that are left, by resource.
+    extra: BTreeMap<String, u64>,
     pods_left: u64,
     taken: Vec<HostPort>,
     images: Option<BTreeSet<String>>,
@@ -32,6 +42,7 @@ pub(super) struct Demand<'a> {
     pub(super) spec: &'a PodSpec,
     pub(super) owner: Option<&'a str>,
     footprint: Footprint,
+    extra: BTreeMap<String, u64>,
     ports: Vec<HostPort>,
     images: BTreeSet<String>,
 }
@@ -43,6 +54,7 @@ impl<'a> Demand<'a> {
             spec,
             owner: super::view::controller_of(&pod.metadata),
             footprint: footprint::requests(spec),
+            extra: extra(spec),
             ports: footprint::host_ports(spec),
             images: spec.containers.iter().filter_map(|c| c.image.as_deref()).map(canonical_image).collect(),
         })
@@ -66,6 +78,12 @@ impl<'a> Offer<'a> {
             node,
             ready: device::is_ready(&node.object),
             room,
+            extra: allocatable
+                .iter()
+                .flat_map(|all| all.iter())
+                .filter(|(name, _)| is_extra(name))
+                .filter_map(count)
+                .collect(),
             pods_left: read("pods").map_or(DEFAULT_PODS, super::super::resource::Quantity::units),
             taken: Vec::new(),
             images: names.map(|names| names.map(|name| canonical_image(name)).collect()),
@@ -87,6 +105,11 @@ impl<'a> Offer<'a> {
         if let Some(room) = &mut self.room {
             room.cpu = room.cpu.saturating_sub(demand.footprint.cpu);
             room.memory = room.memory.saturating_sub(demand.footprint.memory);
+        }
+        for (name, count) in &demand.extra {
+            if let Some(left) = self.extra.get_mut(name) {
+                *left = left.saturating_sub(*count);
+            }
         }
         self.pods_left = self.pods_left.saturating_sub(1);
         self.taken.extend(demand.ports.iter().cloned());
@@ -135,6 +158,8 @@ impl<'a> Offer<'a> {
         if demand.footprint.memory > room.memory {
             reasons.push("Insufficient memory".to_owned());
         }
+        let short = demand.extra.iter().filter(|(name, wanted)| self.extra.get(*name).unwrap_or(&0) < *wanted);
+        reasons.extend(short.map(|(name, _)| format!("Insufficient {name}")));
         reasons
     }
 
@@ -149,6 +174,25 @@ impl<'a> Offer<'a> {
     }
 }
 
+/// The disk that a pod asks for, and its devices.
+fn extra(spec: &PodSpec) -> BTreeMap<String, u64> {
+    let mut extra = footprint::all_devices(spec);
+    let request = |container| footprint::request(container, DISK).ok().flatten().map_or(0, Quantity::units);
+    let disk: u64 = spec.containers.iter().map(request).sum();
+    if disk > 0 {
+        extra.insert(DISK.to_owned(), disk);
+    }
+    extra
+}
+
+fn is_extra(name: &str) -> bool {
+    name == DISK || name.starts_with(footprint::DEVICES)
+}
+
+fn count((name, text): (&String, &Text)) -> Option<(String, u64)> {
+    Some((name.clone(), text.0.parse::<Quantity>().ok()?.units()))
+}
+
 /// Why the labels or taints of a device keep a pod away.
 fn mismatch(node: &Node, spec: &PodSpec) -> Option<String> {
     let labels = node.metadata.labels.as_ref();
@@ -160,7 +204,9 @@ fn mismatch(node: &Node, spec: &PodSpec) -> Option<String> {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     let repelled = taints.into_iter().flatten().find(|taint| {
         let repels = matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-        repels && !spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
+        // A pod that says how much memory it needs is not what a device runs short by.
+        let bearable = taint.key == MEMORY_PRESSURE && footprint::qos_class(spec) != "BestEffort";
+        repels && !bearable && !spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
     })?;
     let value = repelled.value.as_deref().unwrap_or_default();
     Some(format!("node(s) had untolerated taint {{{}: {value}}}", repelled.key))

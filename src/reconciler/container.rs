@@ -142,7 +142,7 @@ pub struct Namespaces {
     pub ipc: Namespace,
     /// The host name.
     pub uts: Namespace,
-    /// Processes.
+    /// Processes. `At` names the folder in which the pod keeps the process that holds its namespace.
     pub pid: Namespace,
     /// Users: the first id on the device that stands for 0 inside, and how many follow; `None`: as on the device.
     pub user: Option<UserRange>,
@@ -177,6 +177,7 @@ pub struct UserRange {
 
 /// What holds a container back. The default is the restricted profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Confinement {
     /// Every capability, every device, nothing masked: only where the device's settings allow it.
     pub privileged: bool,
@@ -186,11 +187,22 @@ pub struct Confinement {
     pub seccomp: Seccomp,
     /// Kernel settings of its namespaces, `net.ipv4.ip_unprivileged_port_start` = `0`.
     pub sysctls: Vec<(String, String)>,
+    /// Whether `/proc` is shown whole: nothing in it masked or read-only.
+    pub unmasked_proc: bool,
+    /// Whether the user also gets the groups that the image's `/etc/group` gives it.
+    pub image_groups: bool,
 }
 
 impl Default for Confinement {
     fn default() -> Self {
-        Self { privileged: false, no_new_privileges: true, seccomp: Seccomp::Default, sysctls: Vec::new() }
+        Self {
+            privileged: false,
+            no_new_privileges: true,
+            seccomp: Seccomp::Default,
+            sysctls: Vec::new(),
+            unmasked_proc: false,
+            image_groups: false,
+        }
     }
 }
 
@@ -275,6 +287,9 @@ pub struct ObservedContainer {
     pub image: String,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// Device nodes that it was started with.
+    #[serde(default)]
+    pub devices: Vec<PathBuf>,
 }
 
 /// Signals that the reconciler sends.

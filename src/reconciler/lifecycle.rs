@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, PodStatus};
 
-use super::container::{ContainerState, Exit, ObservedContainer, PodRef};
+use super::container::{ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
 use super::hooks::{self, HookKind};
 use super::restart::{Restart, restart};
 use super::roles::{Part, Role};
@@ -20,7 +20,7 @@ use super::standing::{Gate, Standing};
 use super::status;
 use super::target::{Observed, Target, TargetPod};
 use super::termination::{self, Ending};
-use super::{Action, COMPONENT, Decision};
+use super::{Action, COMPONENT, Decision, devices, eviction};
 use crate::resource::Timestamp;
 use crate::resource::occurrence::{Occurrence, reference_to};
 
@@ -51,6 +51,10 @@ impl<'a> Case<'a> {
         let phase = self.pod.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if self.pod.pod.metadata.deletion_timestamp.is_some() {
             self.terminate(decision);
+        } else if let Some(why) = self.target.evicted.get(&self.reference.uid) {
+            eviction::evict(self, decision, why);
+            self.unshelter(decision);
+            self.tidy(decision);
         } else if matches!(phase, Some("Succeeded" | "Failed")) {
             self.end_all(decision, Leftovers::Stay);
             if !self.own.iter().any(|container| is_alive(container)) {
@@ -301,6 +305,25 @@ impl<'a> Case<'a> {
     pub(super) fn address(&self) -> String {
         let own = self.sandbox.and_then(ObservedSandbox::ready).and_then(|ready| ready.address);
         own.map_or_else(|| self.target.node.ip.clone(), |address| address.to_string())
+    }
+
+    /// Gives a container what this device has only so many of: devices, and ids for its users.
+    pub(super) fn equip(
+        &self,
+        decision: &Decision,
+        container: &Container,
+        spec: &mut ContainerSpec,
+    ) -> Result<(), (&'static str, String)> {
+        let own_users = self.pod.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false);
+        if own_users {
+            let range = self.target.users.get(&self.reference.uid);
+            let none = "all user_ids of this device's agent.toml belong to other pods: the pod waits for one to end";
+            spec.namespaces.user = Some(*range.ok_or(("UserIdsUnavailable", none.to_owned()))?);
+        }
+        let Target { devices, .. } = self.target;
+        spec.devices = devices::assign(devices, &self.observed.devices, decision, &spec.reference, container)
+            .map_err(|why| ("DeviceUnavailable", why))?;
+        Ok(())
     }
 
     /// Reports the status when it is not what is stored, with the events that belong to the change.

@@ -14,7 +14,9 @@
 mod changes;
 mod conditions;
 pub mod container;
+pub mod devices;
 mod env;
+pub mod eviction;
 mod expand;
 mod files;
 mod handler;
@@ -28,6 +30,7 @@ mod references;
 mod restart;
 mod roles;
 pub mod sandbox;
+mod security;
 mod shelter;
 mod spec;
 mod standing;
@@ -58,7 +61,8 @@ pub use prober::{Finished, Outcome, Prober};
 pub use probes::{Health, ProbeKind, ProbeOrder};
 pub use pulling::{PullImage, pull_secrets};
 pub use references::{claims_needed, configmaps_needed, secrets_needed};
-pub use spec::{ADDABLE_CAPABILITIES, DEFAULT_CAPABILITIES, SpecError, container_spec};
+pub use security::Policy;
+pub use spec::{SpecError, container_spec};
 pub use target::{
     ImageState, NodeContext, Observed, PullFailure, PullState, SecretState, Settings, Target, TargetPod, images_needed,
 };

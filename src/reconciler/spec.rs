@@ -1,24 +1,18 @@
 //! From a pod's container and its image to what the runtime starts: no decision is left after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::container::{Confinement, ContainerRef, ContainerSpec, Limits};
+use super::container::{ContainerRef, ContainerSpec, Limits};
 use super::env::{self, Sources};
 use super::expand::expand;
 use super::sandbox::ReadySandbox;
+use super::security;
 use super::target::{NodeContext, Settings, Target};
 use super::volumes;
 use crate::resource::quantity::NotAQuantity;
 use crate::resource::{ImageConfig, footprint};
-
-/// Capabilities that a container keeps when it says nothing.
-pub const DEFAULT_CAPABILITIES: [&str; 9] =
-    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"];
-
-/// Capabilities that a container may ask for on top.
-pub const ADDABLE_CAPABILITIES: [&str; 4] = ["AUDIT_WRITE", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
 
 /// The least CPU weight, in shares.
 const SHARES_MIN: u64 = 2;
@@ -85,22 +79,24 @@ pub enum SpecError {
     #[error("container has runAsNonRoot and would run as root: set `runAsUser`, or use an image with a user")]
     Root,
     /// A user or group id is out of range.
-    #[error("{field} is {value}, but must be between 0 and 4294967295")]
+    #[error("{field} is {value}, but must be between 0 and 2147483647")]
     Id {
         /// The field.
         field: &'static str,
         /// What it says.
         value: i64,
     },
-    /// A capability that no container gets.
-    #[error("capability {name} can not be added: containers may add {}", ADDABLE_CAPABILITIES.join(", "))]
-    Capability {
-        /// The capability.
-        name: String,
+    /// Something that this device's settings do not allow.
+    #[error("{what} is not allowed on this device: its agent.toml would have to say {setting}")]
+    NotAllowed {
+        /// What the pod asks for.
+        what: String,
+        /// The line that allows it.
+        setting: String,
     },
-    /// A privileged container was asked for.
-    #[error("privileged containers are not run")]
-    Privileged,
+    /// Something that can not be given anywhere, or not together with something else.
+    #[error("{0}")]
+    NotPossible(String),
     /// A limit or request can not be read.
     #[error("resources: {0}")]
     Quantity(NotAQuantity),
@@ -124,15 +120,13 @@ pub fn container_spec(
     let Target { node, settings, .. } = target;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    if container.security_context.as_ref().and_then(|security| security.privileged) == Some(true) {
-        return Err(SpecError::Privileged);
-    }
     let hostname = sandbox.hostname.clone();
     let pod_ip = sandbox.address.map_or_else(|| node.ip.clone(), |address| address.to_string());
     let sources = Sources { pod, container, target, pod_ip };
     let variables = env::variables(&sources, image, &hostname)?;
     let args = command(container, image, &variables.own)?;
-    let (uid, gid) = user(spec, container, image)?;
+    let user = security::user(spec, container, image)?;
+    let confinement = security::confinement(spec, container, &settings.security)?;
     let working_dir = container.working_dir.as_deref().map(|dir| expand(dir, &variables.own));
     let working_dir = working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| image.working_dir.clone());
     Ok(ContainerSpec {
@@ -140,21 +134,21 @@ pub fn container_spec(
         args,
         env: variables.all,
         working_dir: if working_dir.starts_with('/') { working_dir } else { format!("/{working_dir}") },
-        uid,
-        gid,
-        groups: groups(spec)?,
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
         hostname,
         limits: limits(container, settings)?,
-        capabilities: capabilities(container)?,
+        capabilities: security::capabilities(container, &settings.security)?,
         stop_signal: image.stop_signal.clone(),
         read_only_root: container.security_context.as_ref().and_then(|security| security.read_only_root_filesystem)
             == Some(true),
         oom_score_adj: oom_score_adj(spec, container, node)?,
-        reference,
         mounts: volumes::mounts(pod, container, &target.places, &variables.own)?,
-        namespaces: sandbox.namespaces(),
+        namespaces: security::namespaces(spec, &settings.security, &reference.pod, sandbox.namespaces())?,
         sandbox: Some(sandbox.folder.clone()),
-        confinement: Confinement::default(),
+        reference,
+        confinement,
         devices: Vec::new(),
         last_words: None,
     })
@@ -180,29 +174,6 @@ fn command(
     if all.first().is_none_or(String::is_empty) { Err(SpecError::NoCommand) } else { Ok(all) }
 }
 
-fn user(spec: &PodSpec, container: &Container, image: &ImageConfig) -> Result<(u32, u32), SpecError> {
-    let own = container.security_context.as_ref();
-    let whole = spec.security_context.as_ref();
-    let asked = own.and_then(|own| own.run_as_user).or(whole.and_then(|whole| whole.run_as_user));
-    let group = own.and_then(|own| own.run_as_group).or(whole.and_then(|whole| whole.run_as_group));
-    let uid = asked.map_or(Ok(image.user.uid), |value| id("runAsUser", value))?;
-    let default = if uid == image.user.uid { image.user.gid } else { 0 };
-    let gid = group.map_or(Ok(default), |value| id("runAsGroup", value))?;
-    let non_root = own.and_then(|own| own.run_as_non_root).or(whole.and_then(|whole| whole.run_as_non_root));
-    if non_root == Some(true) && uid == 0 { Err(SpecError::Root) } else { Ok((uid, gid)) }
-}
-
-fn id(field: &'static str, value: i64) -> Result<u32, SpecError> {
-    u32::try_from(value).map_err(|_| SpecError::Id { field, value })
-}
-
-fn groups(spec: &PodSpec) -> Result<Vec<u32>, SpecError> {
-    let Some(security) = &spec.security_context else { return Ok(Vec::new()) };
-    let listed = security.supplemental_groups.iter().flatten().chain(&security.fs_group);
-    let unique: BTreeSet<u32> = listed.map(|value| id("supplementalGroups", *value)).collect::<Result<_, _>>()?;
-    Ok(unique.into_iter().collect())
-}
-
 fn limits(container: &Container, settings: &Settings) -> Result<Limits, SpecError> {
     let memory = footprint::limit(container, "memory")?.map(crate::resource::Quantity::units);
     let cpu = footprint::limit(container, "cpu")?.map(crate::resource::Quantity::millis);
@@ -213,28 +184,6 @@ fn limits(container: &Container, settings: &Settings) -> Result<Limits, SpecErro
         cpu_shares: (requested.saturating_mul(1024) / 1000).max(SHARES_MIN),
         pids: settings.pids_limit,
     })
-}
-
-/// The short default list, less what is dropped, plus what is added of the allowed ones.
-fn capabilities(container: &Container) -> Result<Vec<String>, SpecError> {
-    let short = |name: &str| name.trim_start_matches("CAP_").to_ascii_uppercase();
-    let mut kept: BTreeSet<String> = DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
-    let asked = container.security_context.as_ref().and_then(|security| security.capabilities.as_ref());
-    for name in asked.iter().flat_map(|asked| asked.drop.iter().flatten()) {
-        match short(name).as_str() {
-            "ALL" => kept.clear(),
-            one => drop(kept.remove(one)),
-        }
-    }
-    for name in asked.iter().flat_map(|asked| asked.add.iter().flatten()) {
-        let name = short(name);
-        let allowed = DEFAULT_CAPABILITIES.contains(&name.as_str()) || ADDABLE_CAPABILITIES.contains(&name.as_str());
-        if !allowed {
-            return Err(SpecError::Capability { name });
-        }
-        kept.insert(name);
-    }
-    Ok(kept.into_iter().map(|name| format!("CAP_{name}")).collect())
 }
 
 /// Kubernetes' order of who is killed first when memory runs out.

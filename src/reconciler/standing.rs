@@ -247,6 +247,9 @@ impl<'a> Case<'a> {
             Ok(spec) => spec,
             Err(error) => return waiting("CreateContainerConfigError", error.to_string()),
         };
+        if let Err((reason, why)) = self.equip(decision, container, &mut spec) {
+            return waiting(reason, why);
+        }
         if let Some(signal) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()) {
             spec.stop_signal = signal;
         }
@@ -257,6 +260,10 @@ impl<'a> Case<'a> {
         });
         if let Some(name) = part.beside {
             match self.processes_of(name) {
+                Some(_) if spec.namespaces.user.is_some() => {
+                    let text = "a pod with hostUsers: false shares no processes: leave targetContainerName out";
+                    return waiting("CreateContainerError", text.into());
+                }
                 Some(at) => spec.namespaces.pid = at,
                 None => return waiting("CreateContainerError", format!("target container {name} does not run")),
             }

@@ -1,15 +1,18 @@
 //! What a decision is made from: pods, images and settings on one side, containers on the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
-use super::container::{ContainerRef, ObservedContainer, PodRef};
+use super::container::{ContainerRef, ObservedContainer, PodRef, UserRange};
+use super::devices::{Held, HostDevice};
 use super::hooks::{HookKind, HookRun};
 use super::probes::Health;
 use super::roles;
 use super::sandbox::ObservedSandbox;
+use super::security::Policy;
 use super::volume::{Bytes, Places};
 use crate::resource::{ImageConfig, Timestamp};
 
@@ -34,6 +37,12 @@ pub struct Target {
     pub places: Places,
     /// Settings of this device.
     pub settings: Settings,
+    /// Devices that are plugged in and that pods may ask for.
+    pub devices: Vec<HostDevice>,
+    /// Ids of this device that stand for the users of pods with their own, by the pod's uid.
+    pub users: BTreeMap<String, UserRange>,
+    /// Pods that have to go, by their uid, and why.
+    pub evicted: BTreeMap<String, String>,
 }
 
 /// What this device knows of a secret.
@@ -112,7 +121,7 @@ pub struct PullFailure {
 }
 
 /// Settings of one device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Wait before the second restart; doubled for each further one.
     pub backoff_base: Duration,
@@ -128,6 +137,8 @@ pub struct Settings {
     pub sandbox_retry: Duration,
     /// Processes and threads of one container.
     pub pids_limit: u64,
+    /// What pods may ask for beyond the restricted profile.
+    pub security: Arc<Policy>,
 }
 
 impl Default for Settings {
@@ -140,6 +151,7 @@ impl Default for Settings {
             kill_retry: Duration::from_secs(2),
             sandbox_retry: Duration::from_secs(5),
             pids_limit: 1024,
+            security: Arc::default(),
         }
     }
 }
@@ -154,6 +166,8 @@ pub struct Observed {
     /// When a container was asked to stop, by this device's clock. The loop keeps it; losing it with a
     /// restart of the agent only means that the container is asked once more.
     pub asked: BTreeMap<ContainerRef, Timestamp>,
+    /// Device nodes that containers have, by container.
+    pub devices: Held,
     /// Versions of the volumes that are made, by uid of the pod and name of the volume.
     pub volumes: BTreeMap<String, BTreeMap<String, String>>,
     /// Why the volumes of a pod could not be made when that was last tried, by its uid.

@@ -8,6 +8,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::quantity::{NotAQuantity, Quantity};
 
+/// How the names of device resources begin.
+pub const DEVICES: &str = "kith.dev/";
+
 /// CPU and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Footprint {
@@ -91,6 +94,24 @@ pub fn requests(spec: &PodSpec) -> Footprint {
         }
     }
     spec.containers.iter().fold(beside, |sum, container| sum.plus(requested(container))).or_more(most)
+}
+
+/// The devices that a container asks for, by resource. A request is worth nothing without its limit.
+pub fn devices(container: &Container) -> BTreeMap<String, u64> {
+    let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
+    let named = limits.filter(|(name, _)| name.starts_with(DEVICES));
+    let counted = named.filter_map(|(name, text)| Some((name.clone(), text.0.parse::<Quantity>().ok()?.units())));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The devices that the containers of a pod ask for together.
+pub fn all_devices(spec: &PodSpec) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (name, count) in spec.containers.iter().flat_map(devices) {
+        let sum: &mut u64 = all.entry(name).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    all
 }
 
 /// The ports of the device that a pod takes: its host ports, and on the host's network all that it declares.

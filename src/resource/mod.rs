@@ -1,6 +1,7 @@
 //! The nouns of the fleet: objects and their names, kinds, labels and selectors, quantities,
 //! defaults, validation. Pure: no async, clock, randomness, file or network.
 
+pub mod capability;
 mod cause;
 pub mod claim;
 pub mod defaults;

@@ -81,6 +81,19 @@ impl Hierarchies {
         Err(format!("this kernel has no {controller} controller, so the limit could not be kept{hint}"))
     }
 
+    /// The folder of a cgroup in the hierarchy of version 1 that has a controller, or in that of
+    /// version 2 where this is the only one.
+    pub(super) fn folder(&self, controller: &str, cgroup: &str) -> Option<PathBuf> {
+        if self.unified {
+            return Some(inside(Path::new("/sys/fs/cgroup"), cgroup));
+        }
+        let has = |root: &&PathBuf| {
+            let name = root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.split(',').any(|one| one == controller)
+        };
+        self.roots.iter().find(has).map(|root| inside(root, cgroup))
+    }
+
     /// The file in which the kernel counts what it killed for lack of memory.
     pub(super) fn oom_file(&self, cgroup: &str) -> PathBuf {
         let file = if self.unified { "memory.events" } else { "memory.oom_control" };

@@ -184,7 +184,8 @@ impl Folder {
 
     fn observed(&self, state: ContainerState) -> io::Result<ObservedContainer> {
         let spec = self.order()?.spec;
-        Ok(ObservedContainer { reference: spec.reference, image: spec.image, state })
+        let devices = spec.devices.into_iter().map(|device| device.path).collect();
+        Ok(ObservedContainer { reference: spec.reference, image: spec.image, state, devices })
     }
 }
 

@@ -15,9 +15,11 @@
 //! next one reads everything back from `<run_dir>/containers`.
 
 mod cgroup;
+mod consumption;
 mod dial;
 mod exec;
 mod folder;
+mod holders;
 mod last_words;
 mod orphan;
 mod pidfd;
@@ -28,6 +30,7 @@ mod shims;
 mod signal;
 mod usage;
 
+pub use consumption::{OnDisk, on_disk};
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};

@@ -17,7 +17,7 @@ use super::pidfd;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) pid: i32,
-    /// Whether it is a waiter; else it is a shim that creates, or a clone of one, or one that runs a
+    /// Whether it is a waiter, or holds a pod's processes; else it is a shim that creates, or a clone of one, or one that runs a
     /// program in the container.
     pub(super) waits: bool,
     /// Whether it runs a program beside the container's own.
@@ -121,7 +121,7 @@ fn look(wanted: impl Fn(&[&[u8]]) -> bool) -> Look {
         }
         let mut args = line.split(|byte| *byte == 0).skip(1);
         let (waits, execs) = match (args.next(), args.next()) {
-            (Some(b"shim"), Some(b"wait")) => (true, false),
+            (Some(b"shim"), Some(b"wait" | b"idle")) => (true, false),
             (Some(b"shim"), Some(b"create")) => (false, false),
             (Some(b"shim"), Some(b"exec")) => (false, true),
             _ => continue,

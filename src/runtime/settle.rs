@@ -6,7 +6,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use super::pidfd::Identity;
 use super::seal::SealedExe;
 use super::shim::waiter;
 use crate::kill_point;
-use crate::reconciler::container::Exit;
+use crate::reconciler::container::{ContainerSpec, Exit, Namespace};
 use crate::resource::Timestamp;
 
 /// Exit code of a container that could not be started, as the field reports it.
@@ -98,6 +98,7 @@ fn attend(
         folder: folder.path().to_owned(),
         cgroup: order.cgroup.clone(),
         adopted: true,
+        shared: order.spec.namespaces.pid != Namespace::Own,
         init,
         started,
         oom_file: hierarchies.oom_file(&order.cgroup),
@@ -180,9 +181,19 @@ pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The resolver's settings for a container: its pod's, or the device's.
+pub(super) fn resolv_conf(spec: &ContainerSpec, run_dir: &Path) -> io::Result<PathBuf> {
+    if let Some(sandbox) = &spec.sandbox {
+        return Ok(sandbox.join("resolv.conf"));
+    }
+    let own = run_dir.join("resolv.conf");
+    refresh_resolv_conf(&own)?;
+    Ok(own)
+}
+
 /// The resolver's settings of the device, in a file of ours that containers see. Written in place, so
 /// that running containers follow the device to another network.
-pub(super) fn refresh_resolv_conf(path: &Path) -> io::Result<()> {
+fn refresh_resolv_conf(path: &Path) -> io::Result<()> {
     let wanted = fs::read("/etc/resolv.conf").unwrap_or_default();
     if fs::read(path).is_ok_and(|found| found == wanted) {
         return Ok(());

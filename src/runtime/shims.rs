@@ -22,10 +22,10 @@ use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_i
 use super::pidfd;
 use super::seal::SealedExe;
 use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, Usage};
-use super::{dial, exec, last_words, settle, signal, usage};
+use super::{dial, exec, holders, last_words, settle, signal, usage};
 use crate::kill_point;
 use crate::reconciler::container::{
-    ContainerRef, ContainerSpec, ContainerState, ObservedContainer, StopSignal, log_path,
+    ContainerRef, ContainerSpec, ContainerState, Namespace, ObservedContainer, StopSignal, log_path,
 };
 
 /// Longest report that a shim may send about its start, in bytes.
@@ -104,8 +104,12 @@ impl Shims {
         swept.map_err(io::Error::other).flatten().map_err(|error| setup("sweep leftovers".into(), &error))
     }
 
-    fn folders(&self) -> io::Result<Vec<Folder>> {
+    pub(super) fn folders(&self) -> io::Result<Vec<Folder>> {
         self.0.folders()
+    }
+
+    pub(super) fn hierarchies(&self) -> &Hierarchies {
+        &self.0.hierarchies
     }
 
     /// Counts changes that shims report through a pipe that anyone may write to.
@@ -156,13 +160,14 @@ impl Shims {
         };
         check_id(&id).map_err(|reason| failed("name", &reason))?;
         let folder = self.0.folder(&id);
-        let resolv_conf = if let Some(sandbox) = &spec.sandbox {
-            sandbox.join("resolv.conf")
-        } else {
-            let own = self.0.config.run_dir.join("resolv.conf");
-            settle::refresh_resolv_conf(&own).map_err(|error| failed("write resolv.conf", &error))?;
-            own
-        };
+        if let Some(pod) = holders::wanted(&spec, &self.0.holders()) {
+            let inner = Arc::clone(&self.0);
+            let held = tokio::task::spawn_blocking(move || holders::ensure(&pod, &inner.config.cgroup, &inner.exe));
+            let held = held.await.map_err(|error| failed("share processes", &error))?;
+            spec.namespaces.pid = Namespace::At(held.map_err(|reason| failed("share processes", &reason))?);
+        }
+        let resolv_conf = settle::resolv_conf(&spec, &self.0.config.run_dir);
+        let resolv_conf = resolv_conf.map_err(|error| failed("write resolv.conf", &error))?;
         let config = &self.0.config;
         let scratch = config.scratch_dir.join(&id);
         last_words::prepare(&mut spec, &scratch).map_err(|error| failed("make its termination message", &error))?;
@@ -293,9 +298,10 @@ impl Shims {
             return Err(failed(&"it still runs; stop it first"));
         }
         let inner = Arc::clone(&self.0);
-        let own = id.clone();
+        let (own, pod) = (id.clone(), reference.pod.uid.clone());
         let removed = tokio::task::spawn_blocking(move || {
-            settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)
+            settle::remove(&folder, &inner.config.scratch_dir.join(&own), &inner.cgroup(&own), &inner.hierarchies)?;
+            inner.sweep_holders(Some(&pod))
         });
         removed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
@@ -368,7 +374,17 @@ impl Inner {
                 self.hierarchies.remove(&self.cgroup(&id))?;
             }
         }
-        Ok(())
+        self.sweep_holders(None)
+    }
+
+    fn holders(&self) -> PathBuf {
+        self.config.run_dir.join("holders")
+    }
+
+    /// Ends what holds the processes of pods without containers: of one pod, or of all while nothing starts.
+    fn sweep_holders(&self, pod: Option<&str>) -> io::Result<()> {
+        let ids: Vec<String> = self.folders()?.iter().map(Folder::id).collect();
+        holders::sweep(&self.holders(), |uid| pod.is_some_and(|pod| pod != uid) || holders::is_of(uid, &ids))
     }
 }
 

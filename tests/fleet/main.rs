@@ -22,6 +22,7 @@ mod network;
 mod pods;
 mod pulls;
 mod reads;
+mod security;
 mod streams;
 mod torture;
 mod volumes;

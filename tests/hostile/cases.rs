@@ -137,7 +137,7 @@ fn nodes() -> Vec<Case> {
     }
     cases.push(one(
         "a huge attribute",
-        Tar::new().pax(&[("SCHILY.xattr.user.x", &[7; 100_000])]).file("f", "x"),
+        Tar::new().pax(&[("SCHILY.xattr.user.x", &vec![7; 100_000][..])]).file("f", "x"),
         Refused("unpack"),
     ));
     cases.push(one(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kith::images::{ImageError, ImageStore};
 
 /// No image may take longer, on a machine however busy.
-const TIME_MAX: Duration = Duration::from_secs(120);
+const TIME_MAX: Duration = Duration::from_mins(2);
 
 /// What is expected of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

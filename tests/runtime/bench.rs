@@ -289,6 +289,26 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, met).await.is_ok(), "gave up waiting until {what}");
 }
 
+/// Puts a dynamically linked program of this machine, with its libraries, into a root.
+pub(crate) fn copy_program(root: &Path, program: &str) {
+    let listed = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain([program]) {
+        let target = root.join(&file[1..]);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&target);
+        fs::copy(fs::canonicalize(file).unwrap(), target).unwrap();
+    }
+}
+
+/// The command lines of all processes of this machine, with zero bytes between arguments.
+pub(crate) fn processes() -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
+}
+
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

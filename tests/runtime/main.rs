@@ -4,10 +4,12 @@
 
 mod adopt;
 mod bench;
+mod escapes;
 mod exec;
 mod hostile;
 mod mounts;
 mod profile;
+mod security;
 
 use std::time::Duration;
 

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kith::planner::{Fleet, Liveness, Rehearsal, plan};
-use kith::reconciler::container::{ContainerRef, ContainerState, Exit, Namespace, ObservedContainer, StopSignal};
+use kith::reconciler::container::{
+    ContainerRef, ContainerSpec, ContainerState, Exit, Namespace, ObservedContainer, StopSignal,
+};
 use kith::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxState};
 use kith::reconciler::{Action, ImageState, NodeContext, Observed, PullFailure, PullState, Target, TargetPod, diff};
 use kith::resource::{ImageConfig, Timestamp};
@@ -390,16 +392,7 @@ impl Device {
             };
         match action {
             Action::Start(spec) => {
-                assert!(
-                    !observed.containers.iter().any(|own| own.reference == spec.reference),
-                    "started twice: {spec:?}"
-                );
-                let twins = observed.containers.iter().filter(|own| {
-                    own.reference.pod == spec.reference.pod && own.reference.container == spec.reference.container
-                });
-                assert!(!twins.into_iter().any(is_running), "two attempts at once: {spec:?}");
-                let state = ContainerState::Running { started: now, pid: 1 };
-                observed.containers.push(ObservedContainer { reference: spec.reference, image: spec.image, state });
+                start(observed, *spec, now);
                 true
             }
             Action::Stop { reference, signal } => {
@@ -460,4 +453,15 @@ impl Device {
             Action::PrepareImage { .. } | Action::Event(_) | Action::Hook(_) => false,
         }
     }
+}
+
+/// One more container runs.
+fn start(observed: &mut Observed, spec: ContainerSpec, now: Timestamp) {
+    let ContainerSpec { reference, image, .. } = spec;
+    assert!(!observed.containers.iter().any(|own| own.reference == reference), "started twice: {reference:?}");
+    let mut own = observed.containers.iter().filter(|own| own.reference.pod == reference.pod);
+    let twin = own.any(|own| own.reference.container == reference.container && is_running(own));
+    assert!(!twin, "two attempts at once: {reference:?}");
+    let state = ContainerState::Running { started: now, pid: 1 };
+    observed.containers.push(ObservedContainer { reference, image, state, devices: Vec::new() });
 }

@@ -1,9 +1,12 @@
 mod deciding;
+mod devices;
+mod eviction;
 mod hooks;
 mod life;
 mod properties;
 mod pulls;
 mod sandboxes;
+mod security;
 mod sequences;
 mod specs;
 mod volumes;
@@ -82,7 +85,12 @@ impl Bench {
     fn see(&mut self, name: &str, attempt: u32, state: ContainerState) -> &mut Self {
         let reference = self.named(name, attempt);
         self.observed.containers.retain(|own| own.reference != reference);
-        self.observed.containers.push(ObservedContainer { reference, image: "web:1".into(), state });
+        self.observed.containers.push(ObservedContainer {
+            reference,
+            image: "web:1".into(),
+            state,
+            devices: Vec::new(),
+        });
         self
     }
 

@@ -38,7 +38,12 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                     prop_assert!(own.iter().all(|other| other.reference.attempt < spec.reference.attempt));
                     prop_assert!(own.iter().all(|other| matches!(other.state, ContainerState::Exited(_))));
                     let state = ContainerState::Running { started: bench.now, pid: 1 };
-                    own.push(ObservedContainer { reference: spec.reference, image: spec.image, state });
+                    own.push(ObservedContainer {
+                        reference: spec.reference,
+                        image: spec.image,
+                        state,
+                        devices: Vec::new(),
+                    });
                     changed = true;
                 }
                 Action::Stop { reference, .. } => {

@@ -128,7 +128,8 @@ fn rest(bench: &mut Bench) -> Result<bool, TestCaseError> {
                 Action::Start(spec) => {
                     check_start(bench, &spec.reference)?;
                     let state = ContainerState::Running { started: now, pid: 1 };
-                    let started = ObservedContainer { reference: spec.reference, image: spec.image, state };
+                    let started =
+                        ObservedContainer { reference: spec.reference, image: spec.image, state, devices: Vec::new() };
                     bench.observed.containers.push(started);
                 }
                 Action::Hook(hook) => {

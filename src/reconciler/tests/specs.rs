@@ -1,6 +1,10 @@
 use super::*;
 
-fn spec_of(container: &Value, extra: &Value) -> Result<ContainerSpec, SpecError> {
+pub(super) fn spec_of(container: &Value, extra: &Value) -> Result<ContainerSpec, SpecError> {
+    spec_with(container, extra, &Settings::default())
+}
+
+pub(super) fn spec_with(container: &Value, extra: &Value, settings: &Settings) -> Result<ContainerSpec, SpecError> {
     let mut whole = json!({"spec": {"containers": [container]}});
     merge(&mut whole, extra);
     let pod: Pod = serde_json::from_value(web_pod(&whole)).unwrap();
@@ -17,6 +21,7 @@ fn spec_of(container: &Value, extra: &Value) -> Result<ContainerSpec, SpecError>
         node,
         configmaps: [config_map("c", &[("k", "v"), ("l", "w")])].into(),
         secrets: [secret("s", &[("k", "hidden"), ("l", "more")]), sealed("far")].into(),
+        settings: settings.clone(),
         ..Target::default()
     };
     let reference = ContainerRef { pod: web_ref(), container: "web".into(), attempt: 0 };
@@ -79,40 +84,6 @@ fn variables_come_in_order_and_later_ones_win() {
         ]
     );
     assert_eq!((spec.working_dir.as_str(), spec.hostname.as_str()), ("/srv", "a"));
-}
-
-#[test]
-fn users_and_groups() {
-    let user = |container: &Value, pod: &Value| {
-        let spec = spec_of(container, &json!({"spec": {"securityContext": pod}}))?;
-        Ok((spec.uid, spec.gid, spec.groups))
-    };
-    let plain = json!({"name": "web"});
-    assert_eq!(user(&plain, &json!({})), Ok((33, 34, vec![])));
-    assert_eq!(
-        user(&plain, &json!({"runAsUser": 5, "supplementalGroups": [9, 8], "fsGroup": 9})),
-        Ok((5, 0, vec![8, 9]))
-    );
-    let own = json!({"name": "web", "securityContext": {"runAsUser": 6, "runAsGroup": 7}});
-    assert_eq!(user(&own, &json!({"runAsUser": 5})), Ok((6, 7, vec![])));
-    let root = json!({"name": "web", "securityContext": {"runAsUser": 0, "runAsNonRoot": true}});
-    assert_eq!(user(&root, &json!({})), Err(SpecError::Root));
-    let odd = json!({"name": "web", "securityContext": {"runAsUser": -1}});
-    assert_eq!(user(&odd, &json!({})), Err(SpecError::Id { field: "runAsUser", value: -1 }));
-}
-
-#[test]
-fn capabilities_are_short_and_bounded() {
-    let kept = |text: &Value| {
-        let container = json!({"name": "web", "securityContext": {"capabilities": text}});
-        spec_of(&container, &json!({})).map(|spec| spec.capabilities)
-    };
-    assert_eq!(kept(&json!({})).unwrap().len(), DEFAULT_CAPABILITIES.len());
-    assert_eq!(kept(&json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]})).unwrap(), ["CAP_NET_BIND_SERVICE"]);
-    assert!(kept(&json!({"drop": ["CAP_KILL"]})).unwrap().iter().all(|name| name != "CAP_KILL"));
-    assert_eq!(kept(&json!({"add": ["sys_admin"]})), Err(SpecError::Capability { name: "SYS_ADMIN".into() }));
-    let privileged = json!({"name": "web", "securityContext": {"privileged": true}});
-    assert_eq!(spec_of(&privileged, &json!({})).unwrap_err(), SpecError::Privileged);
 }
 
 #[test]

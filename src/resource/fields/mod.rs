@@ -141,22 +141,5 @@ pub fn of(kind: &Kind) -> &'static [Field] {
     }
 }
 
-/// Capabilities that a container may add to the few that it has.
-pub const ADDABLE_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
 #[cfg(test)]
 mod tests;

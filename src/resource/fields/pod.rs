@@ -19,7 +19,8 @@ pub(super) static TEMPLATE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)
 const NO_BLOCKS: &str = "a volume is a folder, not a block device";
 const NO_RULES: &str =
     "only nodeSelector steers the placement in this release; copies are spread over devices by themselves";
-const NO_PRIORITY: &str = "no pod is preferred over another in this release";
+const NO_PRIORITY: &str =
+    "no pod makes room for another when it is placed; priority counts when a device is short of memory or disk";
 const STRICTER: &str = "this confinement can not be applied in this release, and running without it would be unsafe";
 
 pub(super) static SPEC: [Field; 42] = [
@@ -60,8 +61,13 @@ pub(super) static SPEC: [Field; 42] = [
     warn("affinity", NO_RULES),
     ok("tolerations", Form::Objects(&TOLERATION)),
     warn("topologySpreadConstraints", NO_RULES),
-    warn("priorityClassName", NO_PRIORITY),
-    warn("priority", NO_PRIORITY),
+    warn_unless(
+        "priorityClassName",
+        Form::Text,
+        &["system-cluster-critical", "system-node-critical"],
+        "there are no PriorityClasses in this release: set `priority` itself",
+    ),
+    ok("priority", Form::Integer),
     warn("preemptionPolicy", NO_PRIORITY),
     ok("imagePullSecrets", Form::Objects(&PULL_SECRET)),
     warn("hostnameOverride", "a pod's host name is its hostname, or its name"),
@@ -71,9 +77,9 @@ pub(super) static SPEC: [Field; 42] = [
     ok("volumes", Form::Objects(&VOLUME)),
     ok("initContainers", Form::Objects(&CONTAINER)),
     ok("ephemeralContainers", Form::Objects(&EPHEMERAL)),
-    refuse("hostPID", "the device's processes are never shown to a pod"),
-    refuse("shareProcessNamespace", "containers of a pod do not see each other's processes in this release"),
-    refuse_unless("hostUsers", Form::Boolean, &["true"], STRICTER),
+    ok("hostPID", Form::Boolean),
+    ok("shareProcessNamespace", Form::Boolean),
+    ok("hostUsers", Form::Boolean),
     refuse("runtimeClassName", STRICTER),
     ok("activeDeadlineSeconds", Form::Integer),
     refuse("schedulingGates", "a pod is placed at once in this release"),
@@ -109,25 +115,24 @@ pub(super) static POD_SECURITY: [Field; 15] = [
     ok("fsGroup", Form::Integer),
     ok("fsGroupChangePolicy", Form::Text),
     ok("supplementalGroups", Form::Integers),
-    warn("supplementalGroupsPolicy", "the groups that an image gives its user are not added in this release"),
-    refuse("sysctls", "kernel settings are not changed for a pod"),
+    ok("supplementalGroupsPolicy", Form::Text),
+    ok("sysctls", Form::Objects(&SYSCTL)),
     refuse("seLinuxOptions", STRICTER),
     refuse("seLinuxChangePolicy", STRICTER),
-    refuse_unless("appArmorProfile", Form::Any, &[], STRICTER),
+    ok("appArmorProfile", Form::Object(&APP_ARMOR)),
     refuse("windowsOptions", "every device runs Linux"),
     refuse("gmsaCredentialSpec", "every device runs Linux"),
-    refuse("privileged", "it is a field of a container's securityContext, and no container is privileged"),
+    refuse("privileged", "it is a field of a container's securityContext"),
 ];
 
-pub(super) static SECCOMP: [Field; 2] = [
-    refuse_unless(
-        "type",
-        Form::Text,
-        &["RuntimeDefault"],
-        "the fleet's own seccomp filter is always on; another profile, or none, can not be chosen in this release",
-    ),
-    refuse("localhostProfile", STRICTER),
+pub(super) static SYSCTL: [Field; 2] = [ok("name", Form::Text), ok("value", Form::Text)];
+
+pub(super) static APP_ARMOR: [Field; 2] = [
+    refuse_unless("type", Form::Text, &["RuntimeDefault", "Unconfined"], "profiles of AppArmor can not be applied"),
+    refuse("localhostProfile", "profiles of AppArmor can not be applied"),
 ];
+
+pub(super) static SECCOMP: [Field; 2] = [ok("type", Form::Text), ok("localhostProfile", Form::Text)];
 
 pub(super) static CONTAINER: [Field; 25] = [
     ok("name", Form::Text),
@@ -194,11 +199,12 @@ pub(super) static RESOURCES: [Field; 3] = [
     refuse("claims", "devices are not claimed in this release"),
 ];
 
-pub(super) static AMOUNTS: [Field; 4] = [
+pub(super) static AMOUNTS: [Field; 5] = [
     ok("cpu", Form::Quantity),
     ok("memory", Form::Quantity),
-    warn("ephemeral-storage", "disk space is not counted in this release"),
-    refuse("*", "only cpu and memory are counted in this release"),
+    ok("ephemeral-storage", Form::Quantity),
+    ok("kith.dev/*", Form::Quantity),
+    refuse("*", "only cpu, memory, ephemeral-storage and the devices of agent.toml (kith.dev/...) are counted"),
 ];
 
 pub(super) static SECURITY: [Field; 13] = [
@@ -208,16 +214,11 @@ pub(super) static SECURITY: [Field; 13] = [
     ok("readOnlyRootFilesystem", Form::Boolean),
     ok("capabilities", Form::Object(&CAPABILITIES)),
     ok("seccompProfile", Form::Object(&SECCOMP)),
-    warn_unless(
-        "allowPrivilegeEscalation",
-        Form::Boolean,
-        &["false"],
-        "no container gains privileges: no_new_privs is always on",
-    ),
-    refuse("privileged", "no container is privileged"),
-    refuse_unless("procMount", Form::Text, &["Default"], "the sensitive parts of /proc are always masked"),
+    ok("allowPrivilegeEscalation", Form::Boolean),
+    ok("privileged", Form::Boolean),
+    ok("procMount", Form::Text),
     refuse("seLinuxOptions", STRICTER),
-    refuse_unless("appArmorProfile", Form::Any, &[], STRICTER),
+    ok("appArmorProfile", Form::Object(&APP_ARMOR)),
     refuse("windowsOptions", "every device runs Linux"),
     refuse("fsGroup", "it is a field of the pod's securityContext"),
 ];

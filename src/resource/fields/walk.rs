@@ -54,7 +54,7 @@ fn walk(value: &mut Value, fields: &'static [Field], path: &str, findings: &mut 
     let names: Vec<String> = map.keys().cloned().collect();
     for name in names {
         let here = join(path, &name);
-        let known = fields.iter().find(|field| field.name == name).or_else(|| fields.iter().find(|f| f.name == "*"));
+        let known = fields.iter().find(|field| field.name == name || begins(field.name, &name));
         let Some(field) = known else {
             map.remove(&name);
             findings.push(Finding { path: here, verdict: Verdict::Unknown { meant: nearest(&name, fields) } });
@@ -208,12 +208,17 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Whether a field stands for all names that begin as it does: `kith.dev/*`, or every name: `*`.
+fn begins(field: &str, name: &str) -> bool {
+    field.strip_suffix('*').is_some_and(|start| (start.is_empty() || start.ends_with('/')) && name.starts_with(start))
+}
+
 /// The known field that is at most two edits away.
 fn nearest(name: &str, fields: &'static [Field]) -> Option<&'static str> {
     let limit = if name.len() < 5 { 1 } else { 2 };
     fields
         .iter()
-        .filter(|field| field.name != "*")
+        .filter(|field| !field.name.ends_with('*'))
         .map(|field| (distance(&name.to_lowercase(), &field.name.to_lowercase()), field.name))
         .filter(|(edits, _)| *edits <= limit)
         .min()

@@ -2,9 +2,9 @@
 
 use super::lifecycle;
 use super::pod::{
-    CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS, KEY_REF,
-    MAP_REF, OS, POD, POD_SECURITY, PORT, PULL_SECRET, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC, TEMPLATE,
-    TOLERATION,
+    APP_ARMOR, CAPABILITIES, CONTAINER, DNS_CONFIG, DNS_OPTION, ENV, ENV_FROM, ENV_SOURCE, FIELD_REF, HOST_ALIAS,
+    KEY_REF, MAP_REF, OS, POD, POD_SECURITY, PORT, PULL_SECRET, RESOURCE_REF, RESOURCES, SECCOMP, SECURITY, SPEC,
+    SYSCTL, TEMPLATE, TOLERATION,
 };
 use super::workload::{
     CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
@@ -88,7 +88,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
     }
 }
 
-static MESSAGES: [Message; 47] = [
+static MESSAGES: [Message; 49] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -216,6 +216,8 @@ static MESSAGES: [Message; 47] = [
         ],
     ),
     message(&SECCOMP, &[(1, "type"), (2, "localhostProfile")]),
+    message(&APP_ARMOR, &[(1, "type"), (2, "localhostProfile")]),
+    message(&SYSCTL, &[(1, "name"), (2, "value")]),
     message(&CONTAINER, CONTAINER_NUMBERS),
     message(&ENV, &[(1, "name"), (2, "value"), (3, "valueFrom")]),
     message(

@@ -4,6 +4,7 @@
 mod lifecycle;
 mod network;
 mod pod;
+mod security;
 mod update;
 mod volume;
 mod workload;

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::lifecycle::{self, Place};
-use super::{FieldError, labels, network};
+use super::{FieldError, labels, network, security};
 use crate::resource::defaults::TERMINATION_GRACE_SECONDS;
-use crate::resource::fields::ADDABLE_CAPABILITIES;
 use crate::resource::quantity::Quantity;
 use crate::resource::{meta, names};
 
@@ -51,8 +50,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(value), &detail));
         }
     }
-    let pod_security = spec.get("securityContext").unwrap_or(&Value::Null);
-    identity(pod_security, &format!("{path}.securityContext"), errors);
+    security::pod(spec, path, errors);
     containers(spec, path, errors);
     super::volume::of_pod(spec, path, errors);
 }
@@ -106,7 +104,7 @@ fn one_container(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     environment(container, path, errors);
     resources(container, path, errors);
-    security(container, path, errors);
+    security::container(container, path, errors);
 }
 
 fn environment(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
@@ -183,7 +181,8 @@ fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let value = meta::at(container, &format!("resources.{side}.{name}"))?;
         Some((value.as_str()?.parse().ok()?, value.clone()))
     };
-    for name in ["cpu", "memory"] {
+    extended(container, path, errors);
+    for name in ["cpu", "memory", "ephemeral-storage"] {
         for side in ["limits", "requests"] {
             if let Some((_, text)) = amount(side, name).filter(|(quantity, _)| quantity.is_negative()) {
                 let path = format!("{path}.resources.{side}.{name}");
@@ -199,27 +198,21 @@ fn resources(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// User and group ids.
-fn identity(security: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    for field in ["runAsUser", "runAsGroup"] {
-        if let Some(id) = meta::integer_at(security, field)
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            let detail = "must be between 0 and 2147483647, inclusive";
-            errors.push(FieldError::invalid(format!("{path}.{field}"), &Value::from(id), detail));
-        }
-    }
-}
-
-fn security(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let security = container.get("securityContext").unwrap_or(&Value::Null);
-    let path = format!("{path}.securityContext");
-    identity(security, &path, errors);
-    for (index, added) in meta::list_at(security, "capabilities.add").iter().enumerate() {
-        let name = added.as_str().unwrap_or_default();
-        if !ADDABLE_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(name)) {
-            let path = format!("{path}.capabilities.add[{index}]");
-            errors.push(FieldError::unsupported(path, added, &ADDABLE_CAPABILITIES));
+/// Devices are counted in whole, and none is asked for that is not also held.
+fn extended(container: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let amounts = |side: &str| meta::at(container, &format!("resources.{side}")).and_then(Value::as_object);
+    let limits = amounts("limits");
+    for side in ["limits", "requests"] {
+        for (name, value) in amounts(side).into_iter().flatten().filter(|(name, _)| name.starts_with("kith.dev/")) {
+            let path = format!("{path}.resources.{side}.{name}");
+            let quantity = value.as_str().and_then(|text| text.parse::<Quantity>().ok());
+            let whole = quantity.is_some_and(|amount| !amount.is_negative() && amount.millis() % 1000 == 0);
+            if quantity.is_some() && !whole {
+                errors.push(FieldError::invalid(path, value, "must be an integer"));
+            } else if side == "requests" && limits.and_then(|limits| limits.get(name)) != Some(value) {
+                let detail = format!("must be equal to {name} limit: devices are not overcommitted");
+                errors.push(FieldError::invalid(path, value, &detail));
+            }
         }
     }
 }

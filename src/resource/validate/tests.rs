@@ -33,7 +33,7 @@ fn every_mistake_is_named_at_once() {
             {"containerPort": 90, "hostPort": 90, "protocol": "TCP", "hostIP": "127.0.0.1"}]},
         {"name": "b", "env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.color"}}}],
          "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}},
-         "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
+         "securityContext": {"capabilities": {"add": ["SYS_FLY"]}}},
         {"name": "b", "image": "x"}]}));
     for start in [
         "spec.subdomain: Invalid value: \"a.b\"",
@@ -50,8 +50,42 @@ fn every_mistake_is_named_at_once() {
         "spec.containers[1].image: Required value",
         "spec.containers[1].env[0].valueFrom.fieldRef.fieldPath: Unsupported value",
         "spec.containers[1].resources.requests.cpu: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
-        "spec.containers[1].securityContext.capabilities.add[0]: Unsupported value: \"SYS_ADMIN\"",
+        "spec.containers[1].securityContext.capabilities.add[0]: Unsupported value: \"SYS_FLY\"",
         "spec.containers[2].name: Duplicate value: \"b\"",
+    ] {
+        assert!(found.iter().any(|error| error.starts_with(start)), "{start} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn security_that_makes_no_sense_is_refused() {
+    let found = errors_of(
+        &json!({"hostNetwork": true, "hostPID": true, "shareProcessNamespace": true, "hostUsers": false,
+        "securityContext": {"seccompProfile": {"type": "Localhost"}, "supplementalGroupsPolicy": "Odd", "fsGroup": -1,
+            "sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}, {"name": "net/ipv4/tcp_syncookies", "value": "1"},
+                {"name": "../x", "value": "1"}]},
+        "containers": [{"name": "a", "image": "web:1", "resources": {"limits": {"kith.dev/tty": "1500m"},
+                "requests": {"kith.dev/gpio": "1"}},
+            "securityContext": {"privileged": true, "allowPrivilegeEscalation": false, "procMount": "Odd",
+                "capabilities": {"add": ["ALL", "cap_sys_admin"]},
+                "seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "x"}}}]}),
+    );
+    for start in [
+        "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+        "spec.securityContext.supplementalGroupsPolicy: Unsupported value",
+        "spec.securityContext.fsGroup: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        "spec.securityContext.sysctls[1].name: Duplicate value",
+        "spec.securityContext.sysctls[2].name: Invalid value: \"../x\"",
+        "spec.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+        "spec.hostPID: Forbidden: when `hostUsers` is false",
+        "spec.containers[0].securityContext.procMount: Unsupported value",
+        "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set \
+         `allowPrivilegeEscalation` to false and `privileged` to true",
+        "spec.containers[0].securityContext.allowPrivilegeEscalation: Invalid value: false: cannot set \
+         `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+        "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: \"x\"",
+        "spec.containers[0].resources.limits.kith.dev/tty: Invalid value: \"1500m\": must be an integer",
+        "spec.containers[0].resources.requests.kith.dev/gpio: Invalid value: \"1\": must be equal to kith.dev/gpio limit",
     ] {
         assert!(found.iter().any(|error| error.starts_with(start)), "{start} is not in {found:#?}");
     }

@@ -16,10 +16,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
+use serde_json::Value;
 
 use super::executor::Confined;
-use super::{rootfs, spec, waiter};
-use crate::reconciler::container::Exit;
+use super::users::Users;
+use super::{devices, rootfs, spec, waiter};
+use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::{Timestamp, chain};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, Order, Progress, wake};
@@ -110,8 +112,31 @@ fn above_handed(file: &File) -> io::Result<OwnedFd> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
 }
 
+/// The device's own namespaces, to return to.
+struct Outside([(File, CloneFlags); 4]);
+
+impl Outside {
+    fn open() -> io::Result<Self> {
+        let open = |name: &str, flag| Ok::<_, io::Error>((File::open(format!("/proc/self/ns/{name}"))?, flag));
+        Ok(Self([
+            open("net", CloneFlags::CLONE_NEWNET)?,
+            open("ipc", CloneFlags::CLONE_NEWIPC)?,
+            open("uts", CloneFlags::CLONE_NEWUTS)?,
+            open("mnt", CloneFlags::CLONE_NEWNS)?,
+        ]))
+    }
+
+    fn enter(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|(namespace, flag)| {
+            setns(namespace.as_fd(), *flag).map_err(|error| format!("leave the container's namespaces: {error}"))
+        })
+    }
+}
+
 fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     let at = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
+    // libcontainer leaves a program the groups of whoever started it when it is to have none.
+    nix::unistd::setgroups(&[]).map_err(|error| format!("drop the agent's groups: {error}"))?;
     let lock = take_lock().map_err(at("take the lock"))?;
     let _ = nix::unistd::setsid();
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
@@ -131,25 +156,26 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
 
     // The root is mounted where only this process and the container see it: nothing to unmount later,
     // whoever is killed when.
-    let outside = File::open("/proc/self/ns/mnt").map_err(at("open the mount namespace"))?;
+    let outside = Outside::open().map_err(at("open the device's namespaces"))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("make a mount namespace: {error}"))?;
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
-    let prepared = rootfs::prepare(order)?;
-    let config = spec::config(order, &prepared, &hierarchies)?;
-    let bytes = serde_json::to_vec(&config).map_err(|error| format!("write config.json: {error}"))?;
-    fs::write(folder.path().join("config.json"), bytes).map_err(at("write config.json"))?;
+    let users = order.spec.namespaces.user.map(Users::make).transpose()?;
+    let prepared = rootfs::prepare(order, users.as_ref())?;
+    let config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
 
     let oom_score = fs::read(OOM_SCORE).map_err(at("read the shim's OOM score"))?;
-    let (init, started) = launch(folder, order, stdout, stderr)?;
-    setns(outside.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|error| format!("leave the mount namespace: {error}"))?;
+    let (init, started) = launch(folder, order, &config, &hierarchies, stdout, stderr)?;
+    outside.enter()?;
+    drop(users);
     reset_oom_score(&oom_score).map_err(at("reset the shim's OOM score"))?;
     folder.write_progress(&Progress { shim, running: Some((init, started)) }).map_err(at("write state.json"))?;
     let args = waiter::Args {
         folder: folder.path().to_owned(),
         cgroup: order.cgroup.clone(),
         adopted: false,
+        shared: order.spec.namespaces.pid != Namespace::Own,
         init,
         started,
         oom_file: hierarchies.oom_file(&order.cgroup),
@@ -160,7 +186,25 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
 }
 
 /// Creates and starts the container; returns once its own program runs.
-fn launch(folder: &Folder, order: &Order, stdout: File, stderr: File) -> Result<(Identity, Timestamp), String> {
+fn launch(
+    folder: &Folder,
+    order: &Order,
+    config: &Value,
+    hierarchies: &Hierarchies,
+    stdout: File,
+    stderr: File,
+) -> Result<(Identity, Timestamp), String> {
+    let write = |config: &Value| {
+        let bytes = serde_json::to_vec(config).map_err(io::Error::other);
+        let written = bytes.and_then(|bytes| fs::write(folder.path().join("config.json"), bytes));
+        written.map_err(|error| format!("write config.json: {error}"))
+    };
+    let escalates = !order.spec.confinement.no_new_privileges;
+    let mut given = config.clone();
+    if escalates {
+        spec::with_needed(&mut given);
+    }
+    write(&given)?;
     let (mut failure, executor) = Confined::arm(&order.spec)?;
     let built = ContainerBuilder::new(folder.id(), SyscallType::default())
         .with_executor(executor.confined)
@@ -175,6 +219,12 @@ fn launch(folder: &Folder, order: &Order, stdout: File, stderr: File) -> Result<
     let mut container = built.map_err(|error| format!("create the container: {}", chain(&error)))?;
     let pid = container.pid().ok_or("create the container: it has no process")?;
     let init = Identity::of(pid.as_raw()).map_err(|error| format!("look up the container's process: {error}"))?;
+    if escalates {
+        // What it says of the container from now on is what the container has.
+        write(config)?;
+    }
+    // Its cgroup exists, and its program does not run yet.
+    devices::confine(&order.spec, hierarchies, &order.cgroup)?;
     container.start().map_err(|error| format!("start the container: {}", chain(&error)))?;
     let started = now();
     // The program's `exec` closes the last writer; what it could not do, it writes first.
@@ -202,7 +252,9 @@ fn open_pipe(folder: &Folder, name: &str, order: &Order) -> io::Result<(File, Fi
     let path = folder.pipe(name);
     nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
     // Programs open /dev/stdout again, also those that run as a user.
-    nix::unistd::chown(&path, Some(Uid::from_raw(order.spec.uid)), Some(Gid::from_raw(order.spec.gid)))?;
+    let first = order.spec.namespaces.user.map_or(0, |range| range.first);
+    let (uid, gid) = (first.saturating_add(order.spec.uid), first.saturating_add(order.spec.gid));
+    nix::unistd::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     let read = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
     // For both: then a killed waiter does not break the container's pipe, writes just wait for the next.
     let write = OpenOptions::new().read(true).write(true).open(&path)?;

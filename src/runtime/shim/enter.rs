@@ -98,7 +98,7 @@ impl Entry {
         if args.is_empty() {
             return Err("no program is named".into());
         }
-        let filters = seccomp::filters(&order.spec.capabilities)?;
+        let filters = seccomp::filters(&order.spec)?;
         let terminal = spec.terminal;
         Ok(Self { init, namespaces, cgroups, process, filters, args, env, path, terminal, owner })
     }
@@ -251,6 +251,9 @@ fn travel(
     let cwd = entry.process.cwd();
     let arrive = || nix::unistd::chdir(cwd);
     let arrived = arrive();
+    if entry.filters.needs_rights() {
+        entry.filters.apply().map_err(|reason| format!("apply the seccomp filter: {reason}"))?;
+    }
     credentials::assume(&entry.process)?;
     // The folder may be open to the user alone.
     arrived.or_else(|_| arrive()).map_err(|error| format!("enter the folder {}: {error}", cwd.display()))?;
@@ -296,7 +299,9 @@ fn become_program(entry: &Entry, streams: &[OwnedFd], report: &io::PipeWriter) -
     // SAFETY: plain numbers; all but the standard streams close with `exec`.
     unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
     default_signals();
-    if let Err(reason) = entry.filters.apply() {
+    if !entry.filters.needs_rights()
+        && let Err(reason) = entry.filters.apply()
+    {
         return format!("apply the seccomp filter: {reason}");
     }
     let error = execute(&entry.args, &entry.env, &entry.path);

@@ -13,6 +13,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::execve;
 
+use super::privileges;
 use super::seccomp::{self, Filters};
 use crate::reconciler::container::ContainerSpec;
 
@@ -20,6 +21,8 @@ use crate::reconciler::container::ContainerSpec;
 #[derive(Clone)]
 pub(super) struct Confined {
     filters: Filters,
+    /// What to keep, where the filter needs more to be applied: see [`privileges`].
+    capabilities: Option<Vec<String>>,
     /// Where to write why the program could not begin. A number, as libcontainer clones this freely.
     report: i32,
 }
@@ -33,10 +36,11 @@ pub(super) struct Armed {
 impl Confined {
     /// Compiles the filter: a container whose filter can not be made is not started.
     pub(super) fn arm(spec: &ContainerSpec) -> Result<(io::PipeReader, Armed), String> {
-        let filters = seccomp::filters(&spec.capabilities)?;
+        let filters = seccomp::filters(spec)?;
         let (reader, writer) = io::pipe().map_err(|error| format!("open a pipe: {error}"))?;
         let report = OwnedFd::from(writer);
-        let confined = Self { filters, report: report.as_raw_fd() };
+        let capabilities = (!spec.confinement.no_new_privileges).then(|| spec.capabilities.clone());
+        let confined = Self { filters, capabilities, report: report.as_raw_fd() };
         Ok((reader, Armed { confined, report }))
     }
 
@@ -55,6 +59,11 @@ impl Executor for Confined {
         default_signals();
         if let Err(reason) = self.filters.apply() {
             return Err(self.fail(&format!("apply the seccomp filter: {reason}")));
+        }
+        if let Some(capabilities) = &self.capabilities
+            && let Err(error) = privileges::reduce(capabilities)
+        {
+            return Err(self.fail(&format!("drop capabilities: {error}")));
         }
         let env = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         let env: Vec<CString> = env.filter_map(|pair| CString::new(pair).ok()).collect();

@@ -6,22 +6,28 @@
 
 mod create;
 mod credentials;
+mod devices;
+mod devices_bpf;
 mod enter;
 mod exec;
 mod executor;
+mod holder;
 mod last_words;
 mod log;
 mod mounts;
+mod privileges;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod users;
 pub(super) mod waiter;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `exec FOLDER CGROUP` or `wait ...`. Only the agent calls it.
+/// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `exec FOLDER CGROUP`, `wait ...`, `hold FOLDER CGROUP` or
+/// `idle FOLDER CGROUP`. Only the agent calls it.
 pub fn main(args: &[OsString]) -> ExitCode {
     match args.split_first() {
         Some((act, rest)) if act == "create" => match rest.first() {
@@ -33,6 +39,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Some((args, layers)) => waiter::run(&args, layers),
             None => usage(),
         },
+        Some((act, [folder, cgroup])) if act == "hold" => holder::hold(Path::new(folder), cgroup),
+        Some((act, _)) if act == "idle" => holder::idle(),
         _ => usage(),
     }
 }

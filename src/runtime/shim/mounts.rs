@@ -22,6 +22,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 
 use super::rootfs::{make_folders, resolve};
+use super::users::Users;
 use crate::reconciler::container::{Below, Mount, Propagation};
 use crate::runtime::folder::Order;
 use crate::volumes::beneath;
@@ -50,7 +51,7 @@ const RECURSIVE: libc::c_uint = 0x8000;
 
 /// Binds every mount of a container into its root. Returns what is to be bound below `/dev`, which
 /// libcontainer makes: as mounts of its configuration.
-pub(super) fn attach(root: &OwnedFd, order: &Order) -> Result<Vec<Value>, String> {
+pub(super) fn attach(root: &OwnedFd, order: &Order, users: Option<&Users>) -> Result<Vec<Value>, String> {
     let mut later = Vec::new();
     for (number, wanted) in order.spec.mounts.iter().enumerate() {
         let at = &wanted.destination;
@@ -61,15 +62,19 @@ pub(super) fn attach(root: &OwnedFd, order: &Order) -> Result<Vec<Value>, String
             return Err(failed(format!("{at} is not a place where a container can have a volume")));
         }
         let source = source(wanted).map_err(failed)?;
-        let aside = order.scratch.join("mounts").join(number.to_string());
-        make_aside(&aside, &source, wanted).map_err(|error| failed(error.to_string()))?;
+        let aside = match users {
+            Some(_) => Users::place(number).map_err(failed)?,
+            None => order.scratch.join("mounts").join(number.to_string()),
+        };
+        make_aside(&aside, &source, wanted, users).map_err(|error| failed(error.to_string()))?;
         if first == "dev" {
             let mut options = vec!["rbind", "nosuid", "nodev"];
             options.extend(wanted.read_only.then_some("ro"));
             later.push(json!({"destination": at, "type": "bind", "source": aside, "options": options}));
             continue;
         }
-        let target = target(root, &parts, is_folder(&source).map_err(|error| failed(error.to_string()))?);
+        let folder = is_folder(&source).map_err(|error| failed(error.to_string()))?;
+        let target = target(root, &parts, folder, users.map(|users| users.range.first));
         let target = target.map_err(|error| failed(format!("make {at} in the container: {error}")))?;
         mount(Some(&aside), &named(&target), NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)
             .map_err(|error| failed(not_alike(error)))?;
@@ -118,7 +123,7 @@ fn below(folder: &OwnedFd, step: &Below) -> nix::Result<OwnedFd> {
 }
 
 /// Mounts the source at a place of the device's own that only this process sees.
-fn make_aside(aside: &Path, source: &OwnedFd, wanted: &Mount) -> io::Result<()> {
+fn make_aside(aside: &Path, source: &OwnedFd, wanted: &Mount, users: Option<&Users>) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(aside.parent().unwrap_or(Path::new("/")))?;
     if is_folder(source)? {
         DirBuilder::new().mode(0o700).create(aside).or_else(exists)?;
@@ -126,7 +131,12 @@ fn make_aside(aside: &Path, source: &OwnedFd, wanted: &Mount) -> io::Result<()> 
         make_file(aside)?;
     }
     let from = named(source);
-    mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
+    match users.map(|users| users.show(source, aside)) {
+        Some(Ok(())) => {}
+        Some(Err(reason)) if !wanted.read_only => return Err(io::Error::other(reason)),
+        // What is only read can be read as anybody's.
+        _ => mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?,
+    }
     match restrict(aside, wanted) {
         Err(Errno::ENOSYS) => {}
         done => return Ok(done?),
@@ -186,17 +196,17 @@ fn restrict(aside: &Path, wanted: &Mount) -> nix::Result<()> {
 }
 
 /// Opens the place in the container's root that is mounted on, and makes it if it is missing.
-fn target(root: &OwnedFd, parts: &[String], folder: bool) -> io::Result<OwnedFd> {
+fn target(root: &OwnedFd, parts: &[String], folder: bool, owner: Option<u32>) -> io::Result<OwnedFd> {
     let path: PathBuf = parts.iter().collect();
     match resolve(root, &path, OFlag::O_PATH) {
         Err(Errno::ENOENT) => {}
         found => return Ok(found?),
     }
     if folder {
-        make_folders(root, &path)?;
+        make_folders(root, &path, owner)?;
     } else {
         let parent = path.parent().unwrap_or(Path::new(""));
-        make_folders(root, parent)?;
+        make_folders(root, parent, owner)?;
         let parent = if parent.as_os_str().is_empty() {
             root.try_clone()?
         } else {

@@ -12,16 +12,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
 use super::mounts;
+use super::users::Users;
 use crate::runtime::folder::Order;
 
 /// Longest user database of an image that is read, in bytes.
 const PASSWD_LIMIT: u64 = 1 << 20;
+
+/// Groups that an image may give one user.
+const MAX_GROUPS: usize = 256;
 
 /// Most layers of one image: the kernel takes one page of mount options.
 const MAX_LAYERS: usize = 128;
@@ -34,17 +38,20 @@ pub(super) struct Prepared {
     pub(super) root: PathBuf,
     /// The home of the container's user, from the image's own user database.
     pub(super) home: String,
+    /// The groups that the image gives the container's user.
+    pub(super) groups: Vec<u32>,
     /// What libcontainer is to mount below `/dev`, in the form of its configuration.
     pub(super) mounts: Vec<serde_json::Value>,
 }
 
 /// Mounts and completes the root. The calling process has a mount namespace of its own.
-pub(super) fn prepare(order: &Order) -> Result<Prepared, String> {
-    let root = mount_overlay(order)?;
+pub(super) fn prepare(order: &Order, users: Option<&Users>) -> Result<Prepared, String> {
+    let root = mount_overlay(order, users)?;
     let inside = open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|error| format!("open the root: {error}"))?;
+    let owner = users.map(|users| users.range.first);
     for name in REAL_FOLDERS {
-        require_folder(&inside, name)?;
+        require_folder(&inside, name, owner)?;
     }
     let spec = &order.spec;
     let hosts = match &spec.sandbox {
@@ -57,17 +64,50 @@ pub(super) fn prepare(order: &Order) -> Result<Prepared, String> {
     for (name, content) in
         [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", String::new())]
     {
-        replace_file(&etc, name, &content).map_err(|error| format!("write /etc/{name} of the container: {error}"))?;
+        replace_file(&etc, name, &content, owner)
+            .map_err(|error| format!("write /etc/{name} of the container: {error}"))?;
     }
-    let mounts = mounts::attach(&inside, order)?;
+    let mounts = mounts::attach(&inside, order, users)?;
     if !spec.working_dir.is_empty() {
-        make_folders(&inside, Path::new(&spec.working_dir))
+        make_folders(&inside, Path::new(&spec.working_dir), owner)
             .map_err(|error| format!("make the working folder {} in the container: {error}", spec.working_dir))?;
     }
-    Ok(Prepared { home: home(&inside, spec.uid), root, mounts })
+    let (name, home) = entry_of(&inside, spec.uid);
+    let groups = if spec.confinement.image_groups { groups_of(&inside, &name, spec.gid) } else { Vec::new() };
+    Ok(Prepared { root, home, groups, mounts })
 }
 
-fn mount_overlay(order: &Order) -> Result<PathBuf, String> {
+/// The folders of one overlay, opened.
+struct Parts {
+    root: PathBuf,
+    layers: Vec<OwnedFd>,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+fn mount_overlay(order: &Order, users: Option<&Users>) -> Result<PathBuf, String> {
+    let parts = open_parts(order, users)?;
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowers: Vec<String> = parts.layers.iter().map(name).collect();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), name(&parts.upper), name(&parts.work));
+    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    if !order.spec.confinement.no_new_privileges {
+        // Programs that gain privileges do so by their set-user-id bit.
+        flags -= MsFlags::MS_NOSUID;
+    }
+    if order.spec.confinement.privileged {
+        flags -= MsFlags::MS_NODEV;
+    }
+    let try_mount = |options: &str| mount(Some("overlay"), &parts.root, Some("overlay"), flags, Some(options));
+    // Nothing in the writable layer outlives the container, so it is never worth a sync; kernels
+    // before 5.10 do not know that.
+    let mounted = try_mount(&format!("{options},volatile")).or_else(|_| try_mount(&options));
+    mounted.map_err(|error| format!("mount the root on {}: {error}", parts.root.display()))?;
+    Ok(parts.root)
+}
+
+fn open_parts(order: &Order, users: Option<&Users>) -> Result<Parts, String> {
     let at = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
     if order.layers.is_empty() || order.layers.len() > MAX_LAYERS {
         return Err(format!("the image has {} layers: it must have 1 to {MAX_LAYERS}", order.layers.len()));
@@ -83,20 +123,22 @@ fn mount_overlay(order: &Order) -> Result<PathBuf, String> {
     let (upper, work) = handle(&upper)
         .and_then(|upper| Ok((upper, handle(&work)?)))
         .map_err(|error| format!("open the writable layer: {error}"))?;
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let lowers: Vec<String> = layers.iter().map(name).collect();
-    let options = format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), name(&upper), name(&work));
-    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    let try_mount = |options: &str| mount(Some("overlay"), &root, Some("overlay"), flags, Some(options));
-    // Nothing in the writable layer outlives the container, so it is never worth a sync; kernels
-    // before 5.10 do not know that.
-    let mounted = try_mount(&format!("{options},volatile")).or_else(|_| try_mount(&options));
-    mounted.map_err(|error| format!("mount the root on {}: {error}", root.display()))?;
-    Ok(root)
+    let Some(users) = users else { return Ok(Parts { root, layers, upper, work }) };
+    // The writable layer belongs to the container's root; layers are shared, and shown under its ids.
+    let (uid, gid) = (Uid::from_raw(users.range.first), Gid::from_raw(users.range.first));
+    fchownat(&upper, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
+        .map_err(|error| format!("give the writable layer to the container's users: {error}"))?;
+    let mut shown = Vec::with_capacity(layers.len());
+    for (index, layer) in layers.iter().enumerate() {
+        let place = Users::folder(&format!("layer-{index}"))?;
+        users.show(layer, &place)?;
+        shown.push(handle(&place).map_err(|error| format!("open the image's layers: {error}"))?);
+    }
+    Ok(Parts { root: Users::folder("root")?, layers: shown, upper, work })
 }
 
 /// Makes sure that a name right below the root is a folder and not a link to anywhere.
-fn require_folder(root: &OwnedFd, name: &str) -> Result<(), String> {
+fn require_folder(root: &OwnedFd, name: &str, owner: Option<u32>) -> Result<(), String> {
     let refused = |what: &str| format!("the image has {what} at /{name}, where a folder must be: refused");
     loop {
         let how = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -110,6 +152,7 @@ fn require_folder(root: &OwnedFd, name: &str) -> Result<(), String> {
                 };
             }
             Err(nix::errno::Errno::ENOENT) => mkdirat(root, name, Mode::from_bits_truncate(0o755))
+                .and_then(|()| give(root, Path::new(name), owner))
                 .map_err(|error| format!("make /{name} in the container: {error}"))?,
             Err(error) => return Err(format!("look at /{name} of the image: {error}")),
         }
@@ -125,17 +168,26 @@ pub(super) fn resolve(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<
 }
 
 /// Puts a regular file in place of whatever the image has under the name.
-fn replace_file(folder: &OwnedFd, name: &str, content: &str) -> io::Result<()> {
+fn replace_file(folder: &OwnedFd, name: &str, content: &str, owner: Option<u32>) -> io::Result<()> {
     match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
         Err(error) => return Err(error.into()),
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    File::from(nix::fcntl::openat(folder, name, flags, Mode::from_bits_truncate(0o644))?).write_all(content.as_bytes())
+    let mut file = File::from(nix::fcntl::openat(folder, name, flags, Mode::from_bits_truncate(0o644))?);
+    file.write_all(content.as_bytes())?;
+    Ok(give(folder, Path::new(name), owner)?)
+}
+
+/// Gives what was made in a container's root to its own root user.
+fn give(folder: &OwnedFd, name: &Path, owner: Option<u32>) -> nix::Result<()> {
+    let Some(owner) = owner else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    fchownat(folder, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// Makes a folder and its parents inside the root, as far as they are missing.
-pub(super) fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(super) fn make_folders(root: &OwnedFd, path: &Path, owner: Option<u32>) -> io::Result<()> {
     let mut made = PathBuf::new();
     for part in path.components() {
         let Component::Normal(name) = part else {
@@ -150,29 +202,47 @@ pub(super) fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
             resolve(root, &made, OFlag::O_PATH | OFlag::O_DIRECTORY)?
         };
         match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => made.push(name),
+            Ok(()) => {
+                give(&parent, Path::new(name), owner)?;
+                made.push(name);
+            }
+            Err(nix::errno::Errno::EEXIST) => made.push(name),
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-/// The user's home as the image's own `/etc/passwd` has it. Never asks the system's name service: in
-/// a container's root that would load the container's libraries.
-fn home(root: &OwnedFd, uid: u32) -> String {
-    let fallback = || if uid == 0 { "/root".to_owned() } else { "/".to_owned() };
-    let Ok(fd) = resolve(root, Path::new("etc/passwd"), OFlag::O_RDONLY | OFlag::O_NONBLOCK) else { return fallback() };
-    let mut text = Vec::new();
-    if File::from(fd).take(PASSWD_LIMIT).read_to_end(&mut text).is_err() {
-        return fallback();
+/// Name and home of a user as the image's own `/etc/passwd` has them. Never asks the system's name
+/// service: in a container's root that would load the container's libraries.
+fn entry_of(root: &OwnedFd, uid: u32) -> (String, String) {
+    let text = database(root, "etc/passwd");
+    let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = lines.find(|fields| fields.get(2).is_some_and(|id| id.parse() == Ok(uid))).unwrap_or_default();
+    let field = |index: usize| entry.get(index).map(|text| (*text).to_owned());
+    let fallback = if uid == 0 { "/root" } else { "/" };
+    let home = field(5).filter(|home| home.starts_with('/')).unwrap_or_else(|| fallback.to_owned());
+    (field(0).unwrap_or_default(), home)
+}
+
+/// The groups that the image's `/etc/group` counts a user to, beside its own.
+fn groups_of(root: &OwnedFd, user: &str, own: u32) -> Vec<u32> {
+    if user.is_empty() {
+        return Vec::new();
     }
-    let text = String::from_utf8_lossy(&text);
-    let of_user = text
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2).is_some_and(|id| id.parse() == Ok(uid)));
-    of_user
-        .and_then(|fields| fields.get(5).map(|home| (*home).to_owned()))
-        .filter(|home| home.starts_with('/'))
-        .unwrap_or_else(fallback)
+    let text = database(root, "etc/group");
+    let entries = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let member = |fields: &Vec<&str>| fields.get(3).is_some_and(|members| members.split(',').any(|name| name == user));
+    let ids = entries.filter(member).filter_map(|fields| fields.get(2)?.parse::<u32>().ok());
+    ids.filter(|id| *id != own).take(MAX_GROUPS).collect()
+}
+
+/// A user database of the image; empty when it can not be read.
+fn database(root: &OwnedFd, path: &str) -> String {
+    let Ok(fd) = resolve(root, Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK) else { return String::new() };
+    let mut text = Vec::new();
+    match File::from(fd).take(PASSWD_LIMIT).read_to_end(&mut text) {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
+    }
 }

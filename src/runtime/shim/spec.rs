@@ -1,5 +1,6 @@
 //! The OCI configuration of a container: the restricted profile, always, with what its spec allows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use libcontainer::oci_spec::runtime::Capability;
@@ -7,7 +8,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use super::rootfs::Prepared;
-use crate::reconciler::container::{ContainerSpec, Namespace, Namespaces};
+use super::users::Users;
+use super::{devices, privileges};
+use crate::reconciler::container::{ContainerSpec, DeviceNode, Namespace, Namespaces};
+use crate::resource::capability;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::Order;
 
@@ -43,10 +47,15 @@ const MASKED: [&str; 12] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration that libcontainer is given.
-pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchies) -> Result<Value, String> {
+pub(super) fn config(
+    order: &Order,
+    prepared: &Prepared,
+    hierarchies: &Hierarchies,
+    users: Option<&Users>,
+) -> Result<Value, String> {
     let spec = &order.spec;
-    let unified = hierarchies.is_unified();
-    let capabilities = capabilities(&spec.capabilities, unified)?;
+    let confinement = &spec.confinement;
+    let capabilities = capabilities(&spec.capabilities, confinement.privileged)?;
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let names = |name: &str| spec.env.iter().any(|(known, _)| known == name);
     if !names("PATH") {
@@ -59,13 +68,21 @@ pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchi
     // Not more than the device itself may have: without CAP_SYS_RESOURCE that would be refused.
     let open_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES.0, |(_, hard)| hard.min(OPEN_FILES.1));
     let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
-    Ok(json!({
+    let mut mounts = mounts(order, prepared, hierarchies.is_unified());
+    let devices = devices::of(spec)?;
+    let mut nodes = devices.iter().map(devices::node).collect::<Vec<_>>();
+    if let Some(users) = users {
+        nodes.clear();
+        mounts.extend(users.nodes(&devices)?);
+        users.enter(&spec.namespaces, &mut mounts)?;
+    }
+    let groups: BTreeSet<u32> = spec.groups.iter().chain(&prepared.groups).copied().collect();
+    let mut config = json!({
         "ociVersion": "1.0.2",
-        "hostname": (spec.namespaces.uts != Namespace::Host).then_some(&spec.hostname),
         "root": {"path": prepared.root, "readonly": spec.read_only_root},
         "process": {
             "terminal": false,
-            "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": spec.groups},
+            "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": groups},
             "args": spec.args,
             "env": env,
             "cwd": cwd,
@@ -73,36 +90,68 @@ pub(super) fn config(order: &Order, prepared: &Prepared, hierarchies: &Hierarchi
                 "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
                 "inheritable": [], "ambient": [],
             },
-            "noNewPrivileges": true,
+            "noNewPrivileges": confinement.no_new_privileges,
             "oomScoreAdj": spec.oom_score_adj,
             "rlimits": [
                 {"type": "RLIMIT_NOFILE", "soft": open_files.min(OPEN_FILES.0), "hard": open_files},
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ],
         },
-        "mounts": mounts(order, prepared, unified),
+        "mounts": mounts,
         "linux": {
-            "namespaces": namespaces(&spec.namespaces),
+            "namespaces": namespaces(&spec.namespaces, users),
             "cgroupsPath": order.cgroup,
-            "resources": resources(order, hierarchies)?,
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "resources": resources(order, hierarchies, &devices)?,
+            "devices": nodes,
+            "sysctl": sysctls(spec),
+            "maskedPaths": if confinement.unmasked_proc { &[][..] } else { &MASKED[..] },
+            "readonlyPaths": if confinement.unmasked_proc { &[][..] } else { &READ_ONLY[..] },
         },
-    }))
+    });
+    if spec.namespaces.uts == Namespace::Own {
+        config["hostname"] = json!(spec.hostname);
+    }
+    Ok(config)
 }
 
-/// Those of its own, and those of its pod; the device's are not named.
-fn namespaces(wanted: &Namespaces) -> Vec<Value> {
-    let mut all = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
-    let shared = [("network", &wanted.network), ("ipc", &wanted.ipc), ("uts", &wanted.uts), ("pid", &wanted.pid)];
-    for (kind, whose) in shared {
-        match whose {
-            Namespace::Own => all.push(json!({"type": kind})),
-            Namespace::At(path) => all.push(json!({"type": kind, "path": path})),
+/// The namespaces that libcontainer makes or enters. What is not in the list stays this process's own.
+fn namespaces(namespaces: &Namespaces, users: Option<&Users>) -> Vec<Value> {
+    let mut list = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+    let shared = [
+        ("pid", &namespaces.pid),
+        ("network", &namespaces.network),
+        ("ipc", &namespaces.ipc),
+        ("uts", &namespaces.uts),
+    ];
+    for (kind, namespace) in shared {
+        match namespace {
+            Namespace::Own => list.push(json!({"type": kind})),
             Namespace::Host => {}
+            // From inside of its user namespace a container could not enter these: the shim did.
+            Namespace::At(_) if users.is_some() => {}
+            Namespace::At(path) => list.push(json!({"type": kind, "path": path})),
         }
     }
-    all
+    list.extend(users.map(|users| json!({"type": "user", "path": users.path()})));
+    list
+}
+
+/// What libcontainer is to leave of them, while the filter is not applied yet.
+pub(super) fn with_needed(config: &mut Value) {
+    for set in ["bounding", "effective", "permitted"] {
+        let Some(list) = config["process"]["capabilities"][set].as_array_mut() else { continue };
+        for name in privileges::NEEDED {
+            if !list.iter().any(|known| known == name) {
+                list.push(json!(name));
+            }
+        }
+    }
+}
+
+/// Settings of namespaces that are the container's own; those of a pod's were made with them.
+fn sysctls(spec: &ContainerSpec) -> BTreeMap<String, String> {
+    let own = spec.sandbox.is_none();
+    spec.confinement.sysctls.iter().filter(|_| own).cloned().collect()
 }
 
 /// Where a container's `/dev/shm` comes from, if it is not its own.
@@ -114,15 +163,20 @@ fn shared_memory(spec: &ContainerSpec) -> Option<PathBuf> {
     }
 }
 
-/// Checks the names. On version 2 there is no device control, so nobody may make device nodes there.
-fn capabilities(wanted: &[String], unified: bool) -> Result<Vec<String>, String> {
+/// Checks the names.
+fn capabilities(wanted: &[String], privileged: bool) -> Result<Vec<String>, String> {
+    let held = privileges::held().map_err(|error| format!("look at the agent's own capabilities: {error}"))?;
+    let has = |name: &str| capability::number(name).is_some_and(|number| held & 1 << number != 0);
+    if privileged {
+        return Ok(wanted.iter().filter(|name| has(name)).cloned().collect());
+    }
     for name in wanted {
         let known = name.strip_prefix("CAP_").is_some_and(|bare| bare.parse::<Capability>().is_ok());
         if !known {
             return Err(format!("{name} is not a capability"));
         }
-        if unified && name == "CAP_MKNOD" {
-            return Err("CAP_MKNOD is refused on cgroup version 2: devices could not be controlled".into());
+        if !has(name) {
+            return Err(format!("{name} can not be given: the agent itself does not have it on this device"));
         }
     }
     Ok(wanted.to_vec())
@@ -130,6 +184,8 @@ fn capabilities(wanted: &[String], unified: bool) -> Result<Vec<String>, String>
 
 fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let read_only: &[&str] = if order.spec.confinement.privileged { &[] } else { &["ro"] };
+    let sys = &[&["nosuid", "noexec", "nodev"], read_only].concat();
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -146,7 +202,7 @@ fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
             None => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         },
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys", "sysfs", "sysfs", sys),
         mount(
             "/etc/resolv.conf",
             "bind",
@@ -164,12 +220,12 @@ fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     mounts
 }
 
-fn resources(order: &Order, hierarchies: &Hierarchies) -> Result<Value, String> {
+fn resources(order: &Order, hierarchies: &Hierarchies, devices: &[DeviceNode]) -> Result<Value, String> {
     let limits = &order.spec.limits;
     hierarchies.require("pids")?;
     hierarchies.require("cpu")?;
     let mut resources = json!({
-        "devices": [{"allow": false, "access": "rwm"}],
+        "devices": devices::rules(&order.spec, devices),
         "pids": {"limit": limits.pids},
         "cpu": {"shares": limits.cpu_shares.max(2)},
     });

@@ -20,6 +20,7 @@ use super::last_words;
 use super::log::{LINE_MAX, LogFile, Stream};
 use crate::reconciler::container::Exit;
 use crate::resource::Timestamp;
+use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, LogLimits, wake};
 use crate::runtime::pidfd::{self, Identity};
 use crate::runtime::settle::now;
@@ -39,6 +40,8 @@ pub(in crate::runtime) struct Args {
     pub(in crate::runtime) cgroup: String,
     /// Whether it takes over from a shim that was killed: it is not the container's parent then.
     pub(in crate::runtime) adopted: bool,
+    /// Whether others share its processes: then what it leaves behind has to be ended.
+    pub(in crate::runtime) shared: bool,
     pub(in crate::runtime) init: Identity,
     pub(in crate::runtime) started: Timestamp,
     pub(in crate::runtime) oom_file: PathBuf,
@@ -53,6 +56,7 @@ impl Args {
             self.folder.clone().into(),
             self.cgroup.clone().into(),
             if self.adopted { "adopted" } else { "own" }.into(),
+            if self.shared { "shared" } else { "alone" }.into(),
             self.init.pid.to_string().into(),
             self.init.start.to_string().into(),
             self.started.0.to_string().into(),
@@ -66,7 +70,21 @@ impl Args {
 
     /// The arguments, and the layers that follow them.
     pub(super) fn parse(args: &[OsString]) -> Option<(Self, &[OsString])> {
-        let [folder, cgroup, kind, pid, start, started, oom_file, log, max_bytes, max_files, wake, layers @ ..] = args
+        let [
+            folder,
+            cgroup,
+            kind,
+            company,
+            pid,
+            start,
+            started,
+            oom_file,
+            log,
+            max_bytes,
+            max_files,
+            wake,
+            layers @ ..,
+        ] = args
         else {
             return None;
         };
@@ -75,6 +93,7 @@ impl Args {
             folder: folder.into(),
             cgroup: cgroup.to_str()?.to_owned(),
             adopted: kind == "adopted",
+            shared: company == "shared",
             init: Identity { pid: i32::try_from(number(pid)?).ok()?, start: number(start)? },
             started: Timestamp(number(started)?),
             oom_file: oom_file.into(),
@@ -105,6 +124,10 @@ pub(super) fn run(args: &Args, layers: &[OsString]) -> ExitCode {
     let _layers: Vec<File> = layers.iter().filter_map(|layer| hold_layer(layer).ok()).collect();
     let Some(pipes) = Pipes::open(args, &folder) else { return ExitCode::FAILURE };
     let status = attend(args, pipes);
+    if args.shared {
+        // Its pid namespace goes on, and would let them go on.
+        let _ = Hierarchies::discover().and_then(|hierarchies| hierarchies.kill(&args.cgroup));
+    }
     let (code, signal, message) = match status {
         Some(status) if libc::WIFSIGNALED(status) => (128 + libc::WTERMSIG(status), Some(libc::WTERMSIG(status)), ""),
         Some(status) => (libc::WEXITSTATUS(status), None, ""),
@@ -253,7 +276,7 @@ fn oom_kills(file: &std::path::Path) -> bool {
 /// Gives back the pages of the program that starting up has touched: waiting needs a few of them, and
 /// these come back by themselves from the file. It is most of what a waiter would keep.
 #[expect(unsafe_code, reason = "the linker's symbols and madvise")]
-fn forget_startup() {
+pub(super) fn forget_startup() {
     unsafe extern "C" {
         static __executable_start: u8;
         static etext: u8;

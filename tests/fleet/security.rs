@@ -1,0 +1,107 @@
+//! What pods may do on their device, which of its devices they get, and when they have to go.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Fleet, wait_for};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn create(fleet: &Fleet, name: &str, spec: &Value, container: &Value) {
+    let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"hostNetwork": true, "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": "hello:1", "command": ["/bin/sh", "-c", "sleep 1000"]}]}});
+    let merge = |into: &mut Value, from: &Value| {
+        for (key, value) in from.as_object().unwrap() {
+            into[key] = value.clone();
+        }
+    };
+    merge(&mut object["spec"]["containers"][0], container);
+    merge(&mut object["spec"], spec);
+    let answer = fleet.request("d1", "POST", PODS, Some(&object)).unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+fn pod(fleet: &Fleet, name: &str) -> Value {
+    fleet.get("d1", &format!("{PODS}/{name}"))
+}
+
+/// Waits until a pod waits for a reason, and tells the message.
+fn waits(fleet: &Fleet, name: &str, reason: &str) -> String {
+    wait_for(&format!("{name} waits: {reason}"), || {
+        let waiting = pod(fleet, name)["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        (waiting["reason"] == reason).then(|| waiting["message"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+fn runs(fleet: &Fleet, name: &str) {
+    wait_for(&format!("{name} runs"), || {
+        let state = pod(fleet, name)["status"]["containerStatuses"][0]["state"].clone();
+        state["running"].is_object().then_some(())
+    });
+}
+
+#[test]
+fn a_device_allows_what_its_settings_say_and_names_them_otherwise() {
+    let fleet = Fleet::up_with(
+        "t-secure",
+        1,
+        &[
+            "security.allow_capabilities=[\"NET_ADMIN\"]",
+            "devices=[{resource=\"kith.dev/loop\",paths=[\"/dev/loop-control\"]}]",
+        ],
+    );
+    fleet.load_hello();
+    let caps = |name: &str| json!({"securityContext": {"capabilities": {"add": [name]}}});
+    create(&fleet, "admin", &json!({}), &caps("NET_ADMIN"));
+    create(&fleet, "mounts", &json!({}), &caps("SYS_ADMIN"));
+    create(&fleet, "power", &json!({}), &json!({"securityContext": {"privileged": true}}));
+    create(&fleet, "pids", &json!({"hostPID": true}), &json!({}));
+    runs(&fleet, "admin");
+    let reason = "CreateContainerConfigError";
+    assert!(waits(&fleet, "mounts", reason).contains("allow_capabilities = [\"SYS_ADMIN\"]"));
+    assert!(waits(&fleet, "power", reason).contains("allow_privileged = true"));
+    assert!(waits(&fleet, "pids", reason).contains("allow_host_pid = true"));
+
+    // Users of its own: root inside is nobody outside.
+    let reads = json!({"command": ["/bin/sh", "-c", "cat /proc/self/uid_map; sleep 1000"]});
+    create(&fleet, "users", &json!({"hostUsers": false}), &reads);
+    runs(&fleet, "users");
+    wait_for("its ids are told", || fleet.kith("d1", &["logs", "users"]).contains("1073741824").then_some(()));
+
+    // One device, and two pods that want it.
+    let node = fleet.get("d1", "/api/v1/nodes/d1");
+    assert_eq!(node["status"]["allocatable"]["kith.dev/loop"], "1", "{node}");
+    let wants = json!({"resources": {"limits": {"kith.dev/loop": 1}}});
+    create(&fleet, "first", &json!({}), &wants);
+    runs(&fleet, "first");
+    create(&fleet, "second", &json!({}), &wants);
+    let why = wait_for("the second is not placed", || {
+        let conditions = pod(&fleet, "second")["status"]["conditions"].clone();
+        let placed = conditions.as_array()?.iter().find(|condition| condition["type"] == "PodScheduled")?.clone();
+        placed["message"].as_str().filter(|message| message.contains("kith.dev/loop")).map(str::to_owned)
+    });
+    assert!(why.contains("Insufficient kith.dev/loop"), "{why}");
+}
+
+#[test]
+fn who_writes_too_much_is_evicted_and_told_why() {
+    let fleet = Fleet::up_with("t-evict", 1, &[]);
+    fleet.load_hello();
+    let limited = json!({"resources": {"limits": {"ephemeral-storage": "1Mi"}},
+        "command": ["/bin/sh", "-c", "dd if=/dev/zero of=/tmp/x bs=64k count=64; sleep 1000"]});
+    create(&fleet, "writer", &json!({}), &limited);
+    create(&fleet, "quiet", &json!({}), &json!({"resources": {"limits": {"ephemeral-storage": "1Mi"}}}));
+    let evicted = wait_for("the writer is evicted", || {
+        let pod = pod(&fleet, "writer");
+        (pod["status"]["reason"] == "Evicted").then_some(pod)
+    });
+    assert_eq!(evicted["status"]["phase"], "Failed");
+    let message = evicted["status"]["message"].as_str().unwrap();
+    assert_eq!(message, "Container c exceeded its local ephemeral storage limit \"1Mi\". ");
+    wait_for("nothing of it runs", || {
+        let uid = evicted["metadata"]["uid"].as_str()?;
+        fleet.containers("d1").iter().all(|(id, _, _)| !id.starts_with(uid)).then_some(())
+    });
+    assert!(fleet.kith("d1", &["get", "events"]).contains("Evicted"));
+    runs(&fleet, "quiet");
+}
