@@ -43,14 +43,10 @@ fn a_leader_with_a_full_disk_says_so_or_hands_over_and_all_recovers_when_there_i
     let full = fleet.leader("d1").unwrap();
     on_loop_disk(&fleet, &full);
     // Lead again if the stop of a moment ago cost the lead.
-    wait_for("the device to lead", || {
-        let leader = fleet.leader(&full)?;
-        if leader != full {
-            fleet.dev(&["kill", &leader]);
-            fleet.dev(&["start", &leader]);
-        }
-        (leader == full).then_some(())
-    });
+    let others = || DEVICES.into_iter().filter(|device| *device != full);
+    others().for_each(|other| drop(fleet.kith(&full, &["cordon", other])));
+    wait_for("the device to lead", || fleet.leader(&full).filter(|leader| *leader == full));
+    others().for_each(|other| drop(fleet.kith(&full, &["uncordon", other])));
     let mut writer = Writer::new(&fleet, 0, &DEVICES, seed);
     writer.step();
     let ballast = fleet.file(&full, "data/ballast");
