@@ -59,6 +59,7 @@ tools-test: tools-build
 	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
+	@scripts/debian-root.sh >/dev/null
 
 tools-bench: tools-build
 	@scripts/install.sh busybox-static curl crun docker-registry skopeo umoci etcd:etcd-server etcdctl:etcd-client

@@ -8,7 +8,10 @@ root=$tools/debian-root
 if [ ! -e "$root/.complete" ]; then
     scripts/install.sh debootstrap >&2
     . /etc/os-release
-    site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Release: $VERSION_CODENAME" | head -n 1)
+    site() { apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Release: $VERSION_CODENAME" | head -n 1; }
+    # Before the first update apt does not know where it takes packages from.
+    [ -n "$(site)" ] || apt-get update -qq
+    site=$(site)
     [ -n "$site" ] || { echo "error: apt knows no source of $VERSION_CODENAME: run apt-get update" >&2; exit 1; }
     rm -rf "$root" "$tools/download"
     mkdir -p "$tools/download"
