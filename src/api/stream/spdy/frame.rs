@@ -314,7 +314,8 @@ impl Encoder {
         block
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    /// A stream that a client opens.
+    #[cfg(test)]
     pub(super) fn open(&mut self, id: u32, fin: bool, headers: &[(&str, &str)]) -> Bytes {
         let block = self.block(headers);
         let mut frame = control(SYN_STREAM, u8::from(fin), 10 + block.len());
