@@ -23,8 +23,8 @@ pub(super) static NODE: [Field; 5] = [
 pub(super) static NODE_SPEC: [Field; 7] = [
     ok("unschedulable", Form::Boolean),
     ok("taints", Form::Objects(&TAINT)),
-    warn("podCIDR", "pods use their device's network in this release"),
-    warn("podCIDRs", "pods use their device's network in this release"),
+    warn("podCIDR", "each device takes its range from pod_network in agent.toml"),
+    warn("podCIDRs", "each device takes its range from pod_network in agent.toml"),
     warn("providerID", "it is kept, and nothing reads it"),
     warn("configSource", "devices are configured by their agent.toml"),
     warn("externalID", "it is kept, and nothing reads it"),

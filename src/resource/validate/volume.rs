@@ -61,7 +61,7 @@ pub(super) fn warnings(spec: &Value, path: &str) -> Vec<String> {
     });
     let tell = |(index, _): (usize, &Value)| {
         format!(
-            "{path}.volumes[{index}].emptyDir.sizeLimit: not honoured: an emptyDir on the disk has no limit in this release; with medium: Memory it has"
+            "{path}.volumes[{index}].emptyDir.sizeLimit: not honoured while it is written: an emptyDir on the disk is measured now and then, and its pod evicted; with medium: Memory it can not grow larger"
         )
     };
     unlimited.map(tell).collect()
