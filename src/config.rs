@@ -1,8 +1,10 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod metrics;
 mod range;
 mod registries;
+mod upgrade;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -12,8 +14,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use metrics::MetricsConfig;
 pub use range::Range;
 pub use registries::{ImagesConfig, RegistryConfig};
+pub use upgrade::UpgradeConfig;
 pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
@@ -74,6 +78,10 @@ pub struct Config {
     pub eviction: Eviction,
     /// Devices that pods can ask for.
     pub devices: Vec<DeviceRule>,
+    /// Exchanging the program.
+    pub upgrade: UpgradeConfig,
+    /// Numbers for Prometheus.
+    pub metrics: MetricsConfig,
     /// Pulling images and clearing them away.
     pub images: ImagesConfig,
     /// How registries are reached, by `HOST[:PORT]`.
@@ -119,6 +127,8 @@ impl Default for Config {
             user_ids: UserIds::default(),
             eviction: Eviction::default(),
             devices: Vec::new(),
+            upgrade: UpgradeConfig::default(),
+            metrics: MetricsConfig::default(),
             images: ImagesConfig::default(),
             registries: BTreeMap::new(),
         }
@@ -213,6 +223,12 @@ impl Config {
         if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), mistakes }) }
     }
 
+    /// Where programs that were taken in lie.
+    pub fn upgrade_dir(&self) -> PathBuf {
+        let dir = &self.upgrade.dir;
+        if dir.as_os_str().is_empty() { self.data_dir.join("upgrade") } else { dir.clone() }
+    }
+
     fn mistakes(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (key, dir) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir), ("log_dir", &self.log_dir)] {
@@ -258,6 +274,8 @@ impl Config {
         for (index, rule) in self.devices.iter().enumerate() {
             rule.mistakes(index, &mut found);
         }
+        self.upgrade.mistakes(&mut found);
+        self.metrics.mistakes(&mut found);
         self.images.mistakes(&mut found);
         for (name, registry) in &self.registries {
             registry.mistakes(name, &mut found);

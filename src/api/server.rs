@@ -60,6 +60,7 @@ impl Api {
             tracing::warn!(limit = CONNECTIONS_LIMIT, "too many API connections, one was closed");
             return;
         };
+        let _counted = crate::metrics::counted::CONNECTIONS.hold();
         let patience = Patience::default();
         let service = service_fn(|request| {
             let (api, user, patience) = (self.clone(), user.clone(), patience.clone());

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -9,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 use super::failure::{Code, Failure};
 use super::{Session, wait};
 use crate::config::Config;
+use crate::kill_point;
+use crate::upgrade::{launch, trial};
 
 /// What the agent logs unless `KITH_LOG` says otherwise.
 const LOG: &str = "info,openraft=error,quinn=warn,rustls=warn";
@@ -26,6 +29,9 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
+    let named = session.common.config.clone();
+    // Before the settings are understood: an installed program may be older than they are.
+    let told = if args.check || args.cleanup { Vec::new() } else { launch::launch(&launch::folder(named.as_deref())) };
     let config = session.config()?;
     if args.check {
         return super::output::say!("the settings are good");
@@ -33,7 +39,7 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     if args.cleanup {
         return clean_up(&config);
     }
-    serve(config, session.common.config.clone())
+    serve(config, named, &told)
 }
 
 fn clean_up(config: &Config) -> Result<(), Failure> {
@@ -57,7 +63,7 @@ fn clean_up(config: &Config) -> Result<(), Failure> {
 }
 
 /// Runs the agent until it is told to stop.
-fn serve(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
+fn serve(config: Config, named: Option<PathBuf>, told: &[String]) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -65,6 +71,15 @@ fn serve(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    for why in told {
+        tracing::error!(why, "another program can not be started");
+    }
+    kill_point::arm(&config.run_dir);
+    let within = Duration::from_secs(config.upgrade.well_within_seconds);
+    if let Some(on_trial) = trial::guard(config.upgrade_dir(), within) {
+        tracing::warn!(from = on_trial.from_version, attempt = on_trial.attempts, "this release is on trial");
+        kill_point::reached("upgrade:trial");
+    }
     let hint = "the lines above say what the agent did last; kith agent --check checks the settings";
     let read = move || Config::load(named.as_deref());
     wait(async { crate::agent::run(config, read).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })

@@ -27,6 +27,7 @@ use super::{FILE, StorageError};
 use crate::identity::Member;
 use crate::store::{self, Event, Ring};
 use file::{corrupted, create, open_checked, read_mirrors, read_progress};
+pub use read::StateFigures;
 
 /// redb's page cache, in bytes, as far as the state fills it. Pages outside of it are in the kernel's.
 const CACHE_BYTES: usize = 4 << 20;

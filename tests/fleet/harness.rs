@@ -50,6 +50,10 @@ impl Fleet {
         fleet
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `kith dev` on this fleet and insists on success.
     pub fn dev(&self, args: &[&str]) -> String {
         let mut all = vec!["dev", "--fleet", &self.name];
