@@ -60,6 +60,7 @@ tools-test: tools-build
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
 	@scripts/promtool.sh >/dev/null
+	@scripts/previous.sh >/dev/null
 	@scripts/debian-root.sh >/dev/null
 
 tools-bench: tools-build

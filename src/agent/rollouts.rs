@@ -209,7 +209,7 @@ fn failure(state: &State, ticket: &str) -> Option<String> {
         return Some(format!("it does not take the program: {why}"));
     }
     let last = state.last.as_ref().filter(|last| last.rollout == ticket && !last.well)?;
-    Some(format!("it went back to {}: {}", state.version, last.why))
+    Some(format!("{} did not stay: {}", last.version, last.why))
 }
 
 /// What a member runs, as it says.

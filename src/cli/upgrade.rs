@@ -81,7 +81,7 @@ pub(crate) async fn run(args: &UpgradeArgs, session: &Session) -> Result<(), Fai
     }
     if let Some(steer) = steer {
         let view: RolloutView = client.post(ROLLOUT_STEER, &steer).await?;
-        return say!("the fleet's way to {} is {}", view.version, view.phase);
+        return say!("the fleet's way to {} {}", view.version, stands(&view.phase));
     }
     let config = session.config()?;
     if args.fleet {
@@ -151,7 +151,11 @@ async fn fleet(args: &UpgradeArgs, config: &Config, client: &Client) -> Result<(
         within_seconds: args.within.as_secs(),
     };
     let begun: RolloutView = client.post(ROLLOUT, &ask).await?;
-    note!("{} begins to go over to {}.", output::count(begun.devices.len(), "device"), begun.version);
+    note!(
+        "{} goes to {}, wave by wave; containers run on.",
+        begun.version,
+        output::count(begun.devices.len(), "device")
+    );
     if args.no_wait {
         return Ok(());
     }
@@ -177,6 +181,18 @@ async fn fleet(args: &UpgradeArgs, config: &Config, client: &Client) -> Result<(
                     .hint("kith upgrade --status shows how far it is"));
             }
         }
+    }
+}
+
+/// How a rollout stands, as the end of a sentence.
+fn stands(phase: &str) -> &str {
+    match phase {
+        "running" => "goes on",
+        "paused" => "is paused",
+        "failed" => "has failed",
+        "aborted" => "was ended",
+        "complete" => "is complete",
+        other => other,
     }
 }
 
@@ -211,7 +227,7 @@ async fn show(client: &Client, format: Option<Format>) -> Result<(), Failure> {
     }
     let Some(rollout) = &view.rollout else { return say!("the fleet has had no rollout") };
     let why = if rollout.why.is_empty() { String::new() } else { format!(": {}", rollout.why) };
-    say!("the fleet's way to {} is {}{why}", rollout.version, rollout.phase)?;
+    say!("the fleet's way to {} {}{why}", rollout.version, stands(&rollout.phase))?;
     if !rollout.waits.is_empty() {
         say!("it waits for {}", rollout.waits)?;
     }

@@ -137,6 +137,7 @@ mod tests {
         }
         if std::env::var_os("KITH_WRITE_DOCS").is_some() {
             std::fs::write(path, &wanted).unwrap();
+            return;
         }
         assert!(page == wanted, "{path} is out of date: KITH_WRITE_DOCS=1 cargo nextest run metrics_page");
     }

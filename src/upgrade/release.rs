@@ -203,7 +203,9 @@ mod tests {
     fn what_is_no_program_of_kith_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        for bytes in [&b""[..], b"#!/bin/sh\n", b"KITH-RELEASE-STAMP:version=9.9.9;oldest=0.1.0;arch=x86_64;"] {
+        // Not as one word, which would be a second stamp in this very program.
+        let bare = ["KITH-RELEASE", "-STAMP:version=9.9.9;oldest=0.1.0;arch=x86_64;"].concat();
+        for bytes in ["", "#!/bin/sh\n", &bare] {
             std::fs::write(&path, bytes).unwrap();
             assert!(of_file(&path).unwrap_err().to_string().contains("no program for the processor"));
         }

@@ -23,6 +23,7 @@ mod network;
 mod pods;
 mod pulls;
 mod reads;
+mod releases;
 mod security;
 mod streams;
 mod torture;
