@@ -307,10 +307,13 @@ fn phases(rollout: &Value) -> BTreeMap<&str, &str> {
 #[test]
 fn a_fleet_goes_over_in_waves_and_stops_at_a_canary_that_fails() {
     let maker = Maker::new();
-    let never = "labels.\"kith.dev/voter\" = \"never\"";
-    let fleet = Fleet::up_with("t-waves", 3, &[&maker.setting(), "upgrade.bytes_per_second = 0"]);
-    fleet.dev(&["add", "--set", never, "--set", &maker.setting(), "--set", "upgrade.bytes_per_second = 0"]);
-    fleet.dev(&["add", "--set", never, "--set", &maker.setting()]);
+    let settings = [&maker.setting(), "upgrade.bytes_per_second = 0"];
+    let fleet = Fleet::up_with("t-waves", 3, &settings);
+    let never = ["labels.\"kith.dev/voter\" = \"never\"", settings[0], settings[1]];
+    let add: Vec<&str> = ["add"].into_iter().chain(never.iter().flat_map(|setting| ["--set", setting])).collect();
+    for _ in 0..2 {
+        fleet.dev(&add);
+    }
     let devices = ["d1", "d2", "d3", "d4", "d5"];
     let before = settle(&fleet, &devices);
     // One is away, and follows later.
@@ -368,6 +371,10 @@ fn a_fleet_goes_over_in_waves_and_stops_at_a_canary_that_fails() {
 
     // The one that was away comes back as it was, and goes over too.
     fleet.dev(&["start", "d5"]);
+    restarting(&fleet, &devices, "d5 to have its turn", || {
+        rollout(&fleet, "d1").filter(|rollout| phases(rollout)["d5"] != "away" && phases(rollout)["d5"] != "waiting")
+    });
+    restarting(&fleet, &devices, "d5 to run 0.2.0", || view(&fleet, "d5").filter(|view| view["version"] == "0.2.0"));
     restarting(&fleet, &devices, "the rollout to be complete", || {
         rollout(&fleet, "d1").filter(|rollout| rollout["phase"] == "complete")
     });
