@@ -23,7 +23,7 @@ if [ "$(cat "$place/commit" 2>/dev/null)" != "$commit" ]; then
     fi
     (cd "$place/source" && CARGO_TARGET_DIR="$place/target" cargo build --locked --bin kith >&2)
     strip -o "$place/kith" "$place/target/debug/kith"
-    rm -rf "$place/target"
+    rm -rf "$place/target" "$place/source"
     echo "$commit" >"$place/commit"
 fi
 echo "$place/kith"

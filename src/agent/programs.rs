@@ -174,8 +174,23 @@ impl Programs {
         codec::encode(&answer).unwrap_or_default()
     }
 
-    /// Takes a program in that lies ready, and ends the agent for it to take over.
+    /// Takes a program in that lies ready, and ends the agent for it to take over. What is refused does
+    /// not stay.
     pub(crate) async fn exchange(
+        &self,
+        digest: &str,
+        keys: Option<&[String]>,
+        downgrade: bool,
+        ticket: &str,
+    ) -> Result<String, UpgradeError> {
+        let exchanged = self.try_exchange(digest, keys, downgrade, ticket).await;
+        if exchanged.is_err() {
+            self.sweep();
+        }
+        exchanged
+    }
+
+    async fn try_exchange(
         &self,
         digest: &str,
         keys: Option<&[String]>,
@@ -285,6 +300,10 @@ impl Programs {
                     tracing::error!(version = rollout.version, why, "this device can not go over to another release");
                     *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((ticket, why));
                 }
+            }
+            if seen.is_some_and(news) && self.rollout().is_some_and(|(rollout, _)| rollout.complete || rollout.aborted)
+            {
+                self.sweep();
             }
             seen = Some(now);
             if revisions.changed().await.is_err() {

@@ -42,6 +42,8 @@ struct Memory {
     states: BTreeMap<String, State>,
     /// Since when each device has run the new program and been ready.
     well: BTreeMap<String, Instant>,
+    /// Since when each device has been on its way, by what names its permission.
+    flying: BTreeMap<String, Instant>,
 }
 
 impl Rollouts {
@@ -103,13 +105,13 @@ impl Rollouts {
         };
         self.ask(memory, &rollout, &devices).await;
         let fleet = self.see(memory, &rollout, &devices);
-        let now = self.clock.now();
-        let (changes, waits) = decide(&rollout, &fleet, now);
+        let (changes, waits) = decide(&rollout, &fleet);
         self.say(&waits);
         if changes.is_empty() {
             let flying = rollout.in_flight().next().is_some();
             return rollout_pause(flying, rollout.goes_on());
         }
+        let now = self.clock.now();
         for change in &changes {
             tracing::info!(rollout = rollout.id, version = rollout.version, ?change, "the rollout goes on");
             rollout.apply(change, now);
@@ -134,6 +136,8 @@ impl Rollouts {
     async fn ask(&self, memory: &mut Memory, rollout: &Rollout, devices: &[DeviceStatus]) {
         let done = |name: &str| rollout.devices.get(name).is_some_and(|step| step.phase == Phase::Done);
         let permitted = |name: &str| rollout.devices.get(name).is_some_and(|step| step.phase == Phase::Permitted);
+        // One that was away says anew what it runs.
+        memory.states.retain(|name, _| devices.iter().any(|one| one.ready && one.name == *name));
         let wanted: Vec<(u64, String)> = devices
             .iter()
             .filter(|one| one.ready && !done(&one.name))
@@ -169,7 +173,12 @@ impl Rollouts {
             } else {
                 memory.well.remove(&device.name);
             }
-            let ticket = rollout.devices.get(&device.name).map(|step| rollout.ticket(step));
+            let step = rollout.devices.get(&device.name).filter(|step| step.phase == Phase::Permitted);
+            let ticket = step.map(|step| rollout.ticket(step));
+            let since = ticket
+                .iter()
+                .map(|ticket| *memory.flying.entry(format!("{ticket}/{}", device.name)).or_insert_with(Instant::now));
+            let flying_for = since.map(|since| since.elapsed()).next().unwrap_or_default();
             let (pods, pods_ready) = pods.get(&device.name).copied().unwrap_or_default();
             Seen {
                 name: device.name.clone(),
@@ -182,6 +191,7 @@ impl Rollouts {
                 on_trial,
                 failure: state.zip(ticket).and_then(|(state, ticket)| failure(state, &ticket)),
                 well_for: memory.well.get(&device.name).map(Instant::elapsed),
+                flying_for,
             }
         });
         fleet.collect()

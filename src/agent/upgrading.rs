@@ -67,6 +67,10 @@ impl Control {
             );
             return Err(Refusal { status: 409, message });
         }
+        if ask.unsigned && user != "root" {
+            let message = "only root on the device itself vouches for a program that nobody signed".into();
+            return Err(Refusal { status: 403, message });
+        }
         if ask.unsigned {
             tracing::warn!(user, digest = ask.digest, "a program that nobody signed takes over");
         }
@@ -101,7 +105,10 @@ impl Control {
             );
             return refuse(422, message);
         }
-        let (version, programs) = self.programs_of(ask).map_err(|error| refusal(&error))?;
+        let (version, programs) = self.programs_of(ask).map_err(|error| {
+            self.programs.sweep();
+            refusal(&error)
+        })?;
         let now = self.clock.now();
         let rollout = Rollout {
             id: crate::api::new_uid().chars().take(8).collect(),

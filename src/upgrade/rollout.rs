@@ -112,8 +112,10 @@ pub struct Seen {
     pub on_trial: bool,
     /// Why it did not go over, as it says.
     pub failure: Option<String>,
-    /// For how long it has run the new one and been ready with its pods.
+    /// For how long it has run the new one and been ready.
     pub well_for: Option<Duration>,
+    /// For how long it has been on its way, as this leader has seen it: clocks of two leaders may differ.
+    pub flying_for: Duration,
 }
 
 /// What to write next.
@@ -168,7 +170,7 @@ impl Rollout {
 }
 
 /// What to write next, and what is waited for.
-pub fn decide(rollout: &Rollout, fleet: &[Seen], now: Timestamp) -> (Vec<Change>, String) {
+pub fn decide(rollout: &Rollout, fleet: &[Seen]) -> (Vec<Change>, String) {
     let mut changes = Vec::new();
     if rollout.aborted || rollout.complete {
         return (changes, String::new());
@@ -179,7 +181,7 @@ pub fn decide(rollout: &Rollout, fleet: &[Seen], now: Timestamp) -> (Vec<Change>
     let mut flying = Vec::new();
     for (name, step) in rollout.in_flight() {
         let Some(device) = seen.get(name.as_str()) else { continue };
-        match judge(rollout, device, step, now) {
+        match judge(rollout, device, step) {
             Some(Change::Done(name)) => {
                 done.insert(device.name.as_str());
                 changes.push(Change::Done(name));
@@ -212,7 +214,7 @@ pub fn decide(rollout: &Rollout, fleet: &[Seen], now: Timestamp) -> (Vec<Change>
 }
 
 /// What became of a device that may exchange its program.
-fn judge(rollout: &Rollout, device: &Seen, step: &Step, now: Timestamp) -> Option<Change> {
+fn judge(rollout: &Rollout, device: &Seen, step: &Step) -> Option<Change> {
     let name = || device.name.clone();
     if let Some(why) = &device.failure {
         return Some(Change::Failed(name(), why.clone()));
@@ -222,7 +224,7 @@ fn judge(rollout: &Rollout, device: &Seen, step: &Step, now: Timestamp) -> Optio
     if device.runs_new == Some(true) && !device.on_trial && steady && pods_back {
         return Some(Change::Done(name()));
     }
-    if now.since(step.at) < Duration::from_secs(rollout.within_seconds) {
+    if device.flying_for < Duration::from_secs(rollout.within_seconds) {
         return None;
     }
     let why = match (device.ready, device.runs_new) {
@@ -238,7 +240,9 @@ fn judge(rollout: &Rollout, device: &Seen, step: &Step, now: Timestamp) -> Optio
 /// others make a quorum, the leader last and alone. Those who are away go when they return.
 fn next_wave<'a>(rollout: &Rollout, fleet: &'a [Seen], done: &BTreeSet<&str>) -> (Vec<&'a Seen>, String) {
     let waiting: Vec<&Seen> = fleet.iter().filter(|device| !done.contains(device.name.as_str())).collect();
-    let (here, away): (Vec<&Seen>, Vec<&Seen>) = waiting.into_iter().partition(|device| device.ready);
+    // A new leader may not have noticed yet that a device is gone: one that is there says what it runs.
+    let there = |device: &&Seen| device.ready && device.runs_new.is_some();
+    let (here, away): (Vec<&Seen>, Vec<&Seen>) = waiting.into_iter().partition(there);
     let size = if done.is_empty() { rollout.canary } else { fleet.len() * rollout.percent / 100 }.max(1);
     let (voters, others): (Vec<&Seen>, Vec<&Seen>) = here.into_iter().partition(|device| device.votes || device.leads);
     if !others.is_empty() {

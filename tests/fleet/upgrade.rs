@@ -177,6 +177,13 @@ fn another_release_takes_over_under_running_containers() {
     assert_eq!(fleet.agent_pid("d1"), Some(pid), "the same process");
     assert_eq!(running(&fleet, &["d1"]), before, "the containers live on");
     assert_eq!(fleet.status("d1")["version"], "0.2.0");
+    // It goes into containers that the old one started, and starts others.
+    assert_eq!(fleet.kith("d1", &["exec", "on-d1", "--", "echo", "heard"]).trim(), "heard");
+    let mut second = pod("d1");
+    second["metadata"]["name"] = json!("second");
+    assert_eq!(fleet.request("d1", "POST", PODS, Some(&second)).unwrap().status, 201);
+    fleet.wait_ready_pods("d1", 2);
+    let before = running(&fleet, &["d1"]);
 
     // The installed program starts the newer one, whatever happens to the agent.
     fleet.dev(&["kill", "d1"]);

@@ -32,10 +32,10 @@ fn device<'a>(fleet: &'a mut [Seen], name: &str) -> &'a mut Seen {
 }
 
 /// Decides, and writes what was decided.
-fn step(rollout: &mut Rollout, fleet: &[Seen], now: Timestamp) -> (Vec<Change>, String) {
-    let (changes, waits) = decide(rollout, fleet, now);
+fn step(rollout: &mut Rollout, fleet: &[Seen]) -> (Vec<Change>, String) {
+    let (changes, waits) = decide(rollout, fleet);
     for change in &changes {
-        rollout.apply(change, now);
+        rollout.apply(change, NOW);
     }
     (changes, waits)
 }
@@ -60,7 +60,7 @@ fn waves_go_from_the_least_to_the_most_important() {
     let (mut rollout, mut fleet) = (rollout(), fleet());
     let mut waves = Vec::new();
     for _ in 0..20 {
-        let (changes, _) = step(&mut rollout, &fleet, NOW);
+        let (changes, _) = step(&mut rollout, &fleet);
         let wave: Vec<String> = permitted(&changes).into_iter().map(str::to_owned).collect();
         if !wave.is_empty() {
             waves.push(wave.join(" "));
@@ -71,15 +71,15 @@ fn waves_go_from_the_least_to_the_most_important() {
         }
     }
     assert_eq!(waves, ["d", "e f", "b", "c", "a"]);
-    assert!(rollout.complete && decide(&rollout, &fleet, NOW) == (Vec::new(), String::new()));
+    assert!(rollout.complete && decide(&rollout, &fleet) == (Vec::new(), String::new()));
 }
 
 #[test]
 fn nobody_follows_before_the_last_wave_is_well() {
     let (mut rollout, mut fleet) = (rollout(), fleet());
-    assert_eq!(permitted(&step(&mut rollout, &fleet, NOW).0), ["d"]);
+    assert_eq!(permitted(&step(&mut rollout, &fleet).0), ["d"]);
     let waits = |rollout: &mut Rollout, fleet: &[Seen]| {
-        let (changes, waits) = step(rollout, fleet, NOW);
+        let (changes, waits) = step(rollout, fleet);
         assert_eq!(changes, []);
         assert!(waits.contains('d'), "{waits}");
     };
@@ -94,32 +94,34 @@ fn nobody_follows_before_the_last_wave_is_well() {
     (seen.well_for, seen.pods_ready) = (Some(Duration::from_mins(1)), 0);
     waits(&mut rollout, &fleet);
     device(&mut fleet, "d").pods = 0;
-    assert!(step(&mut rollout, &fleet, NOW).0.contains(&Change::Done("d".into())), "its pods went elsewhere");
+    assert!(step(&mut rollout, &fleet).0.contains(&Change::Done("d".into())), "its pods went elsewhere");
 }
 
 #[test]
 fn a_failure_stops_it_until_it_is_resumed() {
     let (mut rollout, mut fleet) = (rollout(), fleet());
-    step(&mut rollout, &fleet, NOW);
+    step(&mut rollout, &fleet);
     device(&mut fleet, "d").failure = Some("rolled back".into());
-    let (changes, _) = step(&mut rollout, &fleet, NOW);
+    let (changes, _) = step(&mut rollout, &fleet);
     assert_eq!(changes, [Change::Failed("d".into(), "rolled back".into())]);
     assert_eq!(rollout.failed, "d: rolled back");
-    assert_eq!(step(&mut rollout, &fleet, NOW).0, []);
+    assert_eq!(step(&mut rollout, &fleet).0, []);
     // As `kith upgrade --resume` does.
     rollout.failed.clear();
     rollout.devices.remove("d");
     device(&mut fleet, "d").failure = None;
-    assert_eq!(permitted(&step(&mut rollout, &fleet, NOW).0), ["d"]);
+    assert_eq!(permitted(&step(&mut rollout, &fleet).0), ["d"]);
 }
 
 #[test]
 fn one_that_does_not_come_back_is_a_failure() {
     let (mut rollout, mut fleet) = (rollout(), fleet());
-    step(&mut rollout, &fleet, NOW);
-    device(&mut fleet, "d").ready = false;
-    assert_eq!(step(&mut rollout, &fleet, NOW.plus(Duration::from_secs(599))).0, []);
-    let (changes, _) = step(&mut rollout, &fleet, NOW.plus(Duration::from_mins(10)));
+    step(&mut rollout, &fleet);
+    let seen = device(&mut fleet, "d");
+    (seen.ready, seen.flying_for) = (false, Duration::from_secs(599));
+    assert_eq!(step(&mut rollout, &fleet).0, []);
+    device(&mut fleet, "d").flying_for = Duration::from_mins(10);
+    let (changes, _) = step(&mut rollout, &fleet);
     assert_eq!(changes, [Change::Failed("d".into(), "it has not come back, after 600 s".into())]);
 }
 
@@ -130,11 +132,11 @@ fn a_voter_goes_only_while_the_others_make_a_quorum() {
         rollout.apply(&Change::Done(name.into()), NOW);
     }
     device(&mut fleet, "c").ready = false;
-    let (changes, waits) = step(&mut rollout, &fleet, NOW);
+    let (changes, waits) = step(&mut rollout, &fleet);
     assert_eq!(permitted(&changes), Vec::<&str>::new());
     assert!(waits.contains('c') && waits.contains("no quorum"), "{waits}");
     device(&mut fleet, "c").ready = true;
-    assert_eq!(permitted(&step(&mut rollout, &fleet, NOW).0), ["b"]);
+    assert_eq!(permitted(&step(&mut rollout, &fleet).0), ["b"]);
 }
 
 #[test]
@@ -142,15 +144,18 @@ fn devices_that_are_away_follow_when_they_return() {
     let (mut rollout, mut fleet) = (rollout(), fleet());
     device(&mut fleet, "f").ready = false;
     for _ in 0..10 {
-        step(&mut rollout, &fleet, NOW);
+        step(&mut rollout, &fleet);
         succeed(&rollout, &mut fleet);
     }
-    let (changes, waits) = step(&mut rollout, &fleet, NOW);
+    let (changes, waits) = step(&mut rollout, &fleet);
     assert!(changes.is_empty() && waits.contains('f') && !rollout.complete, "{changes:?} {waits}");
-    device(&mut fleet, "f").ready = true;
-    assert_eq!(permitted(&step(&mut rollout, &fleet, NOW).0), ["f"]);
+    // A new leader takes it for ready at first.
+    (device(&mut fleet, "f").ready, device(&mut fleet, "f").runs_new) = (true, None);
+    assert_eq!(step(&mut rollout, &fleet).0, []);
+    device(&mut fleet, "f").runs_new = Some(false);
+    assert_eq!(permitted(&step(&mut rollout, &fleet).0), ["f"]);
     succeed(&rollout, &mut fleet);
-    step(&mut rollout, &fleet, NOW);
+    step(&mut rollout, &fleet);
     assert!(rollout.complete);
 }
 
@@ -160,7 +165,7 @@ fn who_runs_it_already_has_nothing_to_do() {
     for seen in &mut fleet {
         seen.runs_new = Some(true);
     }
-    step(&mut rollout, &fleet, NOW);
+    step(&mut rollout, &fleet);
     assert!(rollout.complete);
 }
 
@@ -172,7 +177,7 @@ fn a_fleet_of_one_or_two_devices_goes_over_too() {
             seen.votes = seen.leads;
         }
         for _ in 0..10 {
-            step(&mut rollout, &fleet, NOW);
+            step(&mut rollout, &fleet);
             succeed(&rollout, &mut fleet);
         }
         assert!(rollout.complete, "{count}");
@@ -185,6 +190,6 @@ fn paused_and_aborted_ones_permit_nobody() {
     for change in [|r: &mut Rollout| r.paused = true, |r: &mut Rollout| r.aborted = true] {
         let mut rollout = rollout();
         change(&mut rollout);
-        assert_eq!(step(&mut rollout, &fleet, NOW).0, []);
+        assert_eq!(step(&mut rollout, &fleet).0, []);
     }
 }
