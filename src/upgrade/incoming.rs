@@ -253,8 +253,10 @@ pub fn begin(dir: &Path, slot: Slot, trial: Trial) -> Result<(), UpgradeError> {
 
 /// Removes programs that are of no use any more; `kept` are those that others may want.
 pub fn sweep(dir: &Path, record: &Record, kept: &[String]) {
-    let used: Vec<&str> = record.used().into_iter().chain(kept.iter().map(String::as_str)).collect();
-    for folder in ["slots", "incoming"] {
+    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+    let used = record.used().into_iter().chain(kept.iter().copied()).collect();
+    // What was taken in need not wait any more.
+    for (folder, used) in [("slots", &used), ("incoming", &kept)] {
         for entry in std::fs::read_dir(dir.join(folder)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let (digest, ending) = name.split_once('.').unwrap_or((&name, ""));
