@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::failure::{Doing, Failure};
 use crate::cli::output::say;
 use crate::cli::socket_in;
-use crate::config::{Config, Eviction};
+use crate::config::{Config, Eviction, ImagesConfig};
 use crate::network::netns;
 
 /// Folder of all fleets that name no other.
@@ -195,13 +195,14 @@ impl Device {
             log_dir: self.dir.join("log"),
             manifests_dir: self.dir.join("manifests"),
             cgroup: self.cgroup(),
-            // Memory and disk are this whole machine's: what others do must not evict pods here.
+            // Memory and disk are this whole machine's: what others do must not evict pods or clear images here.
             eviction: Eviction {
                 memory_available: 0,
                 disk_available_percent: 0,
                 inodes_free_percent: 0,
                 ..Eviction::default()
             },
+            images: ImagesConfig { clear_above_percent: 0, clear_to_percent: 0, ..ImagesConfig::default() },
             ..Config::default()
         };
         let advertise = SocketAddr::new(self.address(), own.peer_listen.port());
