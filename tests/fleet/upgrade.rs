@@ -203,6 +203,8 @@ fn another_release_takes_over_under_running_containers() {
     assert_eq!(running(&fleet, &["d1"]), before);
     let slots = std::fs::read_dir(fleet.file("d1", "data/upgrade/slots")).unwrap().count();
     assert_eq!(slots, 2, "what runs, and what ran before");
+    let waiting = std::fs::read_dir(fleet.file("d1", "data/upgrade/incoming")).unwrap().count();
+    assert_eq!(waiting, 0, "neither what was refused nor what was taken in stays");
 }
 
 #[test]
