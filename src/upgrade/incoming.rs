@@ -149,7 +149,7 @@ pub fn judge(dir: &Path, wanted: &str, signed: Signed<'_>, downgrade: bool) -> R
         return Err(UpgradeError::Unfit { file: file.display().to_string(), reason });
     }
     if let Signed::By(keys) = signed {
-        let beside = [folder(dir, wanted).join("kith.minisig"), signature_place(dir, wanted)];
+        let beside = [signature_place(dir, wanted), folder(dir, wanted).join("kith.minisig")];
         let text = beside.iter().find_map(|path| std::fs::read_to_string(path).ok());
         let text = match text {
             Some(text) => text,

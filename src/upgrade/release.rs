@@ -82,8 +82,8 @@ pub fn version() -> &'static str {
 }
 
 fn needle() -> Vec<u8> {
-    // Put together here, so that the whole of it stands in a program once.
-    [&b"KITH-RELEASE"[..], b"-STAMP:"].concat()
+    // Turned round here, so that it stands in a program once.
+    b":PMATS-ESAELER-HTIK".iter().rev().copied().collect()
 }
 
 fn parse(stamp: &str) -> Option<Release> {
@@ -203,9 +203,8 @@ mod tests {
     fn what_is_no_program_of_kith_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        // Not as one word, which would be a second stamp in this very program.
-        let bare = ["KITH-RELEASE", "-STAMP:version=9.9.9;oldest=0.1.0;arch=x86_64;"].concat();
-        for bytes in ["", "#!/bin/sh\n", &bare] {
+        let bare = [needle(), b"version=9.9.9;oldest=0.1.0;arch=x86_64;".to_vec()].concat();
+        for bytes in [&b""[..], b"#!/bin/sh\n", &bare] {
             std::fs::write(&path, bytes).unwrap();
             assert!(of_file(&path).unwrap_err().to_string().contains("no program for the processor"));
         }

@@ -157,6 +157,7 @@ fn metrics_are_what_prometheus_the_dashboard_and_the_alerts_want() {
     assert!(names.len() >= 10 && names.iter().all(exists), "{names:?}");
     let said = promtool(&["check", "rules", "configs/prometheus/alerts.yaml"], "");
     assert!(said.contains("SUCCESS"), "{said}");
+    promtool(&["check", "config", "--syntax-only", "configs/prometheus/scrape.yaml"], "");
 
     the_doors(&fleet);
 }
