@@ -9,6 +9,7 @@
 
 mod clients;
 mod disks;
+mod doctor;
 mod faults;
 mod harness;
 mod identity;
