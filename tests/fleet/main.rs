@@ -10,6 +10,7 @@
 mod clients;
 mod disks;
 mod doctor;
+mod examples;
 mod faults;
 mod harness;
 mod identity;

@@ -190,10 +190,12 @@ impl Device {
     fn settings(&self, settings: &[String]) -> Result<String, Failure> {
         let path = |name: &str| toml::Value::String(self.dir.join(name).display().to_string());
         let advertise = SocketAddr::new(self.address(), Config::default().peer_listen.port());
-        // Memory and disk are this whole machine's: what others do must not evict pods here.
+        // Memory and disk are this whole machine's: what others do must not evict pods or clear images here.
         let eviction = ["memory_available", "disk_available_percent", "inodes_free_percent"];
         let eviction: toml::Table = eviction.into_iter().map(|key| (key.to_owned(), 0.into())).collect();
-        let own: [(&str, toml::Value); 8] = [
+        let images = ["clear_above_percent", "clear_to_percent"];
+        let images: toml::Table = images.into_iter().map(|key| (key.to_owned(), 0.into())).collect();
+        let own: [(&str, toml::Value); 9] = [
             ("name", self.name().into()),
             ("data_dir", path("data")),
             ("run_dir", path("run")),
@@ -202,6 +204,7 @@ impl Device {
             ("cgroup", self.cgroup().into()),
             ("advertise", vec![advertise.to_string()].into()),
             ("eviction", eviction.into()),
+            ("images", images.into()),
         ];
         let mut table: toml::Table = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let given = toml::from_str::<toml::Table>(&settings.join("\n"))
