@@ -26,4 +26,5 @@ mod reads;
 mod security;
 mod streams;
 mod torture;
+mod tour;
 mod volumes;
