@@ -27,4 +27,5 @@ mod reads;
 mod security;
 mod streams;
 mod torture;
+mod tour;
 mod volumes;
