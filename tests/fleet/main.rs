@@ -9,6 +9,7 @@
 
 mod clients;
 mod disks;
+mod doctor;
 mod examples;
 mod faults;
 mod harness;
