@@ -33,6 +33,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("network", &["config", "resource", "reconciler"]),
     // The API of the device that runs a pod leads into its containers.
     ("api", &["metrics", "resource", "store", "consensus", "identity", "reconciler", "runtime"]),
+    // Judges facts, and finds them by what the other edges can try; the way that peers are asked is tested
+    // against a real endpoint.
+    ("doctor", &["config", "identity", "images", "network", "resource", "runtime", "transport"]),
     ("config", &[]),
     // Finds its folder in the settings; tests have the agent killed in the middle of it.
     ("upgrade", &["resource", "config", "kill_point"]),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::control::{Control, Refusal};
 use super::scrape::{self, Scrape};
 use crate::api::fleet::{
-    BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, ROLLOUT, ROLLOUT_STEER, RecoverAsk, STATUS, TOKENS, UPGRADE,
+    BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, ROLLOUT, ROLLOUT_STEER, RecoverAsk, SETTINGS, STATUS, TOKENS, UPGRADE,
 };
 use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
 use crate::metrics::CONTENT_TYPE;
@@ -33,9 +33,10 @@ impl Extra for Corner {
             }));
         }
         let control = self.control.clone();
-        let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER, UPGRADE, ROLLOUT, ROLLOUT_STEER]
-            .contains(&request.path.as_str())
-            || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
+        let known =
+            [STATUS, SETTINGS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER, UPGRADE, ROLLOUT, ROLLOUT_STEER]
+                .contains(&request.path.as_str())
+                || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
         known.then(|| -> BoxFuture<'static, ExtraResponse> {
             Box::pin(async move {
                 if (request.method.as_str(), request.path.as_str()) == ("GET", BACKUP) && may(&request) {
@@ -66,6 +67,7 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
     }
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", STATUS) => json(&control.status().await?),
+        ("GET", SETTINGS) => json(&control.listed),
         ("GET", TOKENS) => json(&control.tokens().await?),
         ("POST", TOKENS) => json(&control.create_token(&parsed(&request.body)?, &request.user.name).await?),
         ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),
@@ -144,6 +146,7 @@ mod tests {
             ("GET", RECOVER),
             ("POST", RECOVER),
             ("GET", TOKENS),
+            ("GET", SETTINGS),
             ("POST", TOKENS),
             ("POST", LEAVE),
             ("POST", KUBECONFIG),

@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::failure::{Code, Failure};
 use super::{Session, wait};
-use crate::config::Config;
+use crate::agent::journal::Journal;
+use crate::config::{Config, Settled};
 use crate::kill_point;
 use crate::upgrade::{launch, trial};
 
 /// What the agent logs unless `KITH_LOG` says otherwise.
 const LOG: &str = "info,openraft=error,quinn=warn,rustls=warn";
+
+/// What to do when the agent does not start or go on.
+const HINT: &str = "kith doctor looks at this device for the cause; the lines above say what the agent did last";
 
 /// Everything about the agent stands in its settings.
 #[derive(Debug, Args)]
@@ -22,6 +28,9 @@ pub(crate) struct AgentArgs {
     /// Check the settings and stop
     #[arg(long)]
     check: bool,
+    /// A setting that counts before the file and the environment; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Remove what Kith made on this device outside of its data and logs: containers, cgroups,
     /// namespaces, mounts, the pods' network. No agent may run
     #[arg(long, conflicts_with = "check")]
@@ -29,17 +38,19 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
-    let named = session.common.config.clone();
-    // Before the settings are understood: an installed program may be older than they are.
-    let told = if args.check || args.cleanup { Vec::new() } else { launch::launch(&launch::folder(named.as_deref())) };
-    let config = session.config()?;
+    let named = session.common.config_file();
+    let settled = Config::settle(named.as_deref(), &args.set);
+    // Settings that an old installed program does not understand are no reason not to start a newer one.
+    let dir = settled.as_ref().map_or_else(|_| launch::folder(named.as_deref()), |known| known.config.upgrade_dir());
+    let told = if args.check || args.cleanup { Vec::new() } else { launch::launch(&dir) };
+    let settled = settled?;
     if args.check {
-        return super::output::say!("the settings are good");
+        return super::output::say!("ok");
     }
     if args.cleanup {
-        return clean_up(&config);
+        return clean_up(&settled.config);
     }
-    serve(config, named, &told)
+    serve(settled, named, args.set.clone(), &told)
 }
 
 fn clean_up(config: &Config) -> Result<(), Failure> {
@@ -62,25 +73,38 @@ fn clean_up(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the agent until it is told to stop.
-fn serve(config: Config, named: Option<PathBuf>, told: &[String]) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+/// Runs the agent until it is told to stop. A new start reads the settings as this one did.
+fn serve(settled: Settled, named: Option<PathBuf>, flags: Vec<String>, told: &[String]) -> Result<(), Failure> {
+    log();
     for why in told {
         tracing::error!(why, "another program can not be started");
     }
+    stand_trial(&settled.config);
+    let read = move || Config::settle(named.as_deref(), &flags);
+    wait(async { crate::agent::run(settled, read).await.map_err(|error| Failure::of(Code::Failed, &error).hint(HINT)) })
+}
+
+/// If this release is new here, the one before waits until it is well.
+fn stand_trial(config: &Config) {
     kill_point::arm(&config.run_dir);
     let within = Duration::from_secs(config.upgrade.well_within_seconds);
     if let Some(on_trial) = trial::guard(config.upgrade_dir(), within) {
         tracing::warn!(from = on_trial.from_version, attempt = on_trial.attempts, "this release is on trial");
         kill_point::reached("upgrade:trial");
     }
-    let hint = "the lines above say what the agent did last; kith agent --check checks the settings";
-    let read = move || Config::load(named.as_deref());
-    wait(async { crate::agent::run(config, read).await.map_err(|error| Failure::of(Code::Failed, &error).hint(hint)) })
+}
+
+/// To the journal with fields, where standard error is the journal; else as text.
+fn log() {
+    let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    if let Some(journal) = Journal::of_stderr() {
+        tracing_subscriber::registry().with(filter).with(journal).init();
+        return;
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
 }

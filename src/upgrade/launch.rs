@@ -11,13 +11,13 @@ use super::record::{Go, Record, Starter, Trial};
 use super::{UpgradeError, io, release};
 use crate::config::Config;
 
-/// The trial that a start was counted for.
-const COUNTED: &str = "KITH_TRIAL";
+/// The trial that a start was counted for. The names begin otherwise than settings do.
+const COUNTED: &str = "_KITH_TRIAL";
 /// The installed program: where it is, and its release.
-const INSTALLED: &str = "KITH_INSTALLED";
-const INSTALLED_VERSION: &str = "KITH_INSTALLED_VERSION";
+const INSTALLED: &str = "_KITH_INSTALLED";
+const INSTALLED_VERSION: &str = "_KITH_INSTALLED_VERSION";
 /// How many programs this start has gone through.
-const DEPTH: &str = "KITH_LAUNCHES";
+const DEPTH: &str = "_KITH_LAUNCHES";
 
 /// A start that goes through more programs than this goes in circles.
 const DEPTH_LIMIT: u32 = 6;

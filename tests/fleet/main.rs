@@ -9,6 +9,7 @@
 
 mod clients;
 mod disks;
+mod doctor;
 mod examples;
 mod faults;
 mod harness;
@@ -28,5 +29,6 @@ mod releases;
 mod security;
 mod streams;
 mod torture;
+mod tour;
 mod upgrade;
 mod volumes;
