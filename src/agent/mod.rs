@@ -319,7 +319,7 @@ impl Agent {
         };
         keeper.spawn(&tasks, signer.clone(), keyring.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
-        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
+        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, leader::former(&enrolment)));
         let applicant = enter::Applicant {
             engine: engine.clone(),
             config: config.clone(),
@@ -484,12 +484,6 @@ async fn live() {
         systemd::alive();
         tokio::time::sleep(LIVE).await;
     }
-}
-
-/// Names of the devices of the time before a recovery, which may come back.
-fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
-    let former = enrolment.revival.iter().flat_map(|revival| revival.former.values());
-    former.map(|member| member.name.clone()).collect()
 }
 
 /// How this device takes part in a fleet that has mirrors. Silence travels up the tree poll by poll,
