@@ -56,9 +56,11 @@ tools-build:
 	@scripts/install.sh gcc:build-essential
 
 tools-test: tools-build
-	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap
+	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap minisign
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
+	@scripts/promtool.sh >/dev/null
+	@scripts/previous.sh >/dev/null
 	@scripts/debian-root.sh >/dev/null
 
 tools-bench: tools-build

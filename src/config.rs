@@ -2,10 +2,12 @@
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
 mod layers;
+mod metrics;
 mod mistakes;
 mod profiles;
 mod range;
 mod registries;
+mod upgrade;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -16,10 +18,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{Layers, Origin, Setting, Settled};
+pub use metrics::MetricsConfig;
 pub use mistakes::Mistake;
 pub use profiles::{DeviceProfile, StorageConfig};
 pub use range::Range;
 pub use registries::{ImagesConfig, RegistryConfig};
+pub use upgrade::UpgradeConfig;
 pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
@@ -101,6 +105,10 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Devices that pods can ask for.
     pub devices: Vec<DeviceRule>,
+    /// Exchanging the program.
+    pub upgrade: UpgradeConfig,
+    /// Numbers for Prometheus.
+    pub metrics: MetricsConfig,
     /// Pulling images and clearing them away.
     pub images: ImagesConfig,
     /// How registries are reached, by `HOST[:PORT]`.
@@ -152,6 +160,8 @@ impl Default for Config {
             eviction: Eviction::default(),
             storage: StorageConfig::default(),
             devices: Vec::new(),
+            upgrade: UpgradeConfig::default(),
+            metrics: MetricsConfig::default(),
             images: ImagesConfig::default(),
             registries: BTreeMap::new(),
         }
@@ -261,6 +271,12 @@ impl Config {
         Layers::of_file(path, text).settle().map(|settled| settled.config)
     }
 
+    /// Where programs that were taken in lie.
+    pub fn upgrade_dir(&self) -> PathBuf {
+        let dir = &self.upgrade.dir;
+        if dir.as_os_str().is_empty() { self.data_dir.join("upgrade") } else { dir.clone() }
+    }
+
     /// Values that can not work. Each begins with its key, by which its line is found.
     fn mistakes(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -319,6 +335,8 @@ impl Config {
         for (index, rule) in self.devices.iter().enumerate() {
             rule.mistakes(index, &mut found);
         }
+        self.upgrade.mistakes(&mut found);
+        self.metrics.mistakes(&mut found);
         self.images.mistakes(&mut found);
         for (name, registry) in &self.registries {
             registry.mistakes(name, &mut found);

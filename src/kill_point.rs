@@ -17,13 +17,18 @@ pub fn arm(run_dir: &std::path::Path) {
 #[cfg(not(debug_assertions))]
 pub fn arm(_: &std::path::Path) {}
 
-/// Dies here if this is the point; the file is removed first, so that the next agent lives.
+/// Dies here if this is the point; the file is removed first, so that the next agent lives, unless the
+/// name ends in `!`.
 #[cfg(debug_assertions)]
 #[expect(clippy::disallowed_methods, reason = "the test's order is a file")]
 pub fn reached(name: &str) {
     let Some(file) = ARMED.get() else { return };
-    if std::fs::read_to_string(file).is_ok_and(|wanted| wanted.trim() == name) {
-        let _ = std::fs::remove_file(file);
+    let Ok(wanted) = std::fs::read_to_string(file) else { return };
+    let (wanted, again) = wanted.trim().strip_suffix('!').map_or((wanted.trim(), false), |wanted| (wanted, true));
+    if wanted == name {
+        if !again {
+            let _ = std::fs::remove_file(file);
+        }
         let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
     }
 }

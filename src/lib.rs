@@ -15,6 +15,8 @@
 pub mod resource;
 pub mod store;
 
+pub mod metrics;
+
 pub mod planner;
 pub mod reconciler;
 
@@ -42,6 +44,7 @@ pub mod agent;
 pub mod config;
 #[doc(hidden)]
 pub mod kill_point;
+pub mod upgrade;
 
 pub mod cli;
 

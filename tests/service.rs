@@ -166,6 +166,41 @@ spec:
   - {name: main, image: "sleeper:1", command: [/bin/busybox, sleep, "98765"]}
 "#;
 
+/// The program of the package, as another release.
+fn release(machine: &Machine, version: &str) -> String {
+    let mut bytes = fs::read(machine.folder.path().join("kith-second")).unwrap();
+    let own = format!("STAMP:version={};", env!("CARGO_PKG_VERSION"));
+    let at = bytes.windows(own.len()).position(|found| found == own.as_bytes()).unwrap();
+    bytes[at..at + own.len()].copy_from_slice(format!("STAMP:version={version};").as_bytes());
+    fs::write(machine.root().join(format!("root/kith-{version}")), bytes).unwrap();
+    format!("/root/kith-{version}")
+}
+
+/// Another release takes over as the same service, and one that ends again and again goes back by
+/// nothing but systemd's restarts. The package's own file is never touched.
+fn upgrades_itself(machine: &Machine, program: &str) {
+    let pid = machine.main_pid();
+    let said = machine.run(&format!("kith upgrade --unsigned {}", release(machine, "0.2.0")));
+    assert!(said.contains("gate runs 0.2.0"), "{said}");
+    assert_eq!(machine.main_pid(), pid, "the same process");
+    assert!(machine.run(&format!("readlink /proc/{pid}/exe")).contains("/var/lib/kith/upgrade/slots/"));
+    assert_eq!(machine.run("systemctl is-active kith").trim(), "active");
+    assert_eq!(machine.program(), program);
+    machine.run("systemctl restart kith");
+    machine.active(&pid);
+    machine.eventually("the newer release runs after a restart", |machine| {
+        machine.try_run("kith upgrade --status").1.contains("gate runs 0.2.0")
+    });
+
+    machine.run("echo 'upgrade:trial!' >/run/kith/kill-at");
+    let (done, said) = machine.try_run(&format!("kith upgrade --unsigned {}", release(machine, "0.2.1")));
+    assert!(!done && said.contains("0.2.1 did not stay: it was started 3 times"), "{said}");
+    assert!(said.contains("gate runs 0.2.0 again"), "{said}");
+    machine.run("rm /run/kith/kill-at");
+    assert_eq!(machine.program(), program);
+    machine.run("dpkg --verify kith");
+}
+
 #[test]
 fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_container() {
     assert!(nix::unistd::geteuid().is_root(), "this test boots a system in a container: run it as root");
@@ -235,6 +270,8 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     machine.active("0");
     machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
     assert_eq!(machine.program(), program);
+
+    upgrades_itself(&machine, &program);
 
     machine.run("dpkg --purge kith");
     assert!(!machine.try_run("pgrep -f '^/bin/busybox sleep 98765$'").0, "the container outlived the package");

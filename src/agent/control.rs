@@ -10,6 +10,7 @@ use super::End;
 use super::admission::TOKEN;
 use super::authority::{Ask, Signer};
 use super::clock::Clock;
+use super::programs::Programs;
 use super::status::{Silence, fleet_status};
 use super::{rehearse, roll};
 use crate::api::fleet::{
@@ -56,6 +57,7 @@ pub(crate) struct Control {
     pub(crate) fleet: String,
     pub(crate) name: String,
     pub(crate) authority: String,
+    pub(crate) programs: Programs,
     /// Tells the agent that it is to end, and why.
     pub(crate) ending: mpsc::Sender<End>,
 }
@@ -65,9 +67,10 @@ impl Control {
         let quorum = self.engine.barrier().await == Freshness::Current;
         let silence =
             Silence { sign_of_life: self.config.profile.sign_of_life(), lost_after: self.settings.lost_after };
-        fleet_status(&self.engine, &self.fleet, &self.name, quorum, silence)
-            .await
-            .map_err(|error| Refusal::new(500, error))
+        let status = fleet_status(&self.engine, &self.fleet, &self.name, quorum, silence).await;
+        let mut status = status.map_err(|error| Refusal::new(500, error))?;
+        status.problems.extend(super::upgrading::problems(&self.programs, &self.name).await);
+        Ok(status)
     }
 
     pub(crate) async fn create_token(&self, ask: &TokenAsk, user: &str) -> Result<TokenMade, Refusal> {
@@ -253,7 +256,7 @@ impl Control {
         Ok(rehearse::answer(*self.engine.revision().borrow(), &forecast))
     }
 
-    async fn fresh(&self) -> Result<(), Refusal> {
+    pub(crate) async fn fresh(&self) -> Result<(), Refusal> {
         match self.engine.barrier().await {
             Freshness::Current => Ok(()),
             Freshness::Stale { why, .. } => Err(Refusal::new(503, why)),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::clearing::Clearing;
 use super::clock::Clock;
@@ -30,6 +31,7 @@ use super::user_ids::Ranges;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageStore, Limits, NamesVersion, Puller};
 use crate::kill_point;
+use crate::metrics::counted;
 use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
@@ -128,7 +130,10 @@ impl Device {
             changes.borrow_and_update();
             secrets.borrow_and_update();
             systemd::alive();
-            let pause = match self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await {
+            let begun = Instant::now();
+            let round = self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await;
+            counted::ROUNDS.record(begun.elapsed());
+            let pause = match round {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error, "this device can not look after its pods");
@@ -226,6 +231,7 @@ impl Device {
         };
         memory.read = provisions::read_by(&target.pods);
         let decision = diff(&target, &observed, now);
+        counted::ACTIONS.add(decision.actions.len() as u64);
         memory.ending.retain(|uid, _| decision.ending.contains(uid));
         for uid in decision.ending {
             memory.ending.entry(uid).or_insert(now);
@@ -426,6 +432,10 @@ impl Device {
     ) -> Result<(), crate::runtime::RuntimeError> {
         let layers = images.get(&spec.image).map(|image| image.layers.clone()).unwrap_or_default();
         tracing::info!(pod = spec.reference.pod.name, container = spec.reference.container, "start a container");
+        counted::STARTS.one();
+        if spec.reference.attempt > 0 {
+            counted::RESTARTS.one();
+        }
         self.runtime.start(spec, layers).await
     }
 }

@@ -7,18 +7,36 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::control::{Control, Refusal};
-use crate::api::fleet::{BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, RecoverAsk, SETTINGS, STATUS, TOKENS};
+use super::scrape::{self, Scrape};
+use crate::api::fleet::{
+    BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, ROLLOUT, ROLLOUT_STEER, RecoverAsk, SETTINGS, STATUS, TOKENS, UPGRADE,
+};
 use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
+use crate::metrics::CONTENT_TYPE;
 
 /// The fleet's own corner.
-pub(crate) struct Corner(pub(crate) Arc<Control>);
+pub(crate) struct Corner {
+    pub(crate) control: Arc<Control>,
+    pub(crate) scrape: Arc<Scrape>,
+}
 
 impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
-        let control = self.0.clone();
-        let known = [STATUS, SETTINGS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER]
-            .contains(&request.path.as_str())
-            || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
+        if request.path == scrape::PATH {
+            let scrape = self.scrape.clone();
+            return Some(Box::pin(async move {
+                if request.method != "GET" && request.method != "HEAD" {
+                    return refused(&Refusal { status: 405, message: "metrics are only read".into() });
+                }
+                let body = ExtraBody::Whole(scrape.text().await.into_bytes());
+                ExtraResponse { status: 200, content_type: CONTENT_TYPE.into(), body }
+            }));
+        }
+        let control = self.control.clone();
+        let known =
+            [STATUS, SETTINGS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER, UPGRADE, ROLLOUT, ROLLOUT_STEER]
+                .contains(&request.path.as_str())
+                || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
         known.then(|| -> BoxFuture<'static, ExtraResponse> {
             Box::pin(async move {
                 if (request.method.as_str(), request.path.as_str()) == ("GET", BACKUP) && may(&request) {
@@ -55,6 +73,10 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
         ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),
         ("GET", RECOVER) => json(&control.recovery().await),
         ("POST", RECOVER) => json(&control.recover(parsed::<RecoverAsk>(&request.body)?.force).await?),
+        ("GET", UPGRADE) => json(&control.upgrade_view().await?),
+        ("POST", UPGRADE) => json(&control.upgrade(&parsed(&request.body)?, &request.user.name).await?),
+        ("POST", ROLLOUT) => json(&control.begin_rollout(&parsed(&request.body)?, &request.user.name).await?),
+        ("POST", ROLLOUT_STEER) => json(&control.steer_rollout(parsed(&request.body)?, &request.user.name).await?),
         ("POST", KUBECONFIG) => json(&control.kubeconfig(parsed(&request.body)?).await?),
         ("POST", PLAN) => {
             let manifest = std::str::from_utf8(&request.body)
@@ -72,7 +94,7 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
 /// Administrators may do everything; others may look at the fleet, and rehearse, which writes nothing.
 fn may(request: &ExtraRequest) -> bool {
     request.user.is_administrator()
-        || matches!((request.method.as_str(), request.path.as_str()), ("GET", STATUS) | ("POST", PLAN))
+        || matches!((request.method.as_str(), request.path.as_str()), ("GET", STATUS | UPGRADE) | ("POST", PLAN))
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
@@ -128,6 +150,9 @@ mod tests {
             ("POST", TOKENS),
             ("POST", LEAVE),
             ("POST", KUBECONFIG),
+            ("POST", UPGRADE),
+            ("POST", ROLLOUT),
+            ("POST", ROLLOUT_STEER),
         ] {
             assert!(asks(&user(ADMINISTRATORS), method, path) && asks(&User::root(), method, path));
             assert!(!asks(&user("viewers"), method, path), "{method} {path}");

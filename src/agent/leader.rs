@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::roll;
 use crate::config::Config;
 use crate::consensus::{Engine, Freshness, Replica};
+use crate::metrics::counted;
 use crate::planner::{self, Fleet, Liveness, Plan, PlannedBatch, Settings};
 use crate::store::{Change, Event, Outcome};
 
@@ -85,7 +86,10 @@ impl Term {
             };
             self.observe_liveness(&mut view.fleet);
             let now = self.clock.now();
+            let begun = Instant::now();
             let plan = planner::plan(&view.fleet, now);
+            counted::PLANS.record(begun.elapsed());
+            counted::PLANNED.add(plan.batches.len() as u64);
             log_report(&plan, &mut last_report);
             let wrote = self.execute(&plan).await;
             let pause = plan.wake_at.map_or(TICK, |at| at.since(now).clamp(Duration::from_millis(10), TICK));

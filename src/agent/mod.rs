@@ -32,12 +32,15 @@ mod policy;
 mod prepared;
 mod pressure;
 mod prober;
+mod programs;
 mod provisions;
 mod pulls;
 mod recovery;
 mod rehearse;
 mod reports;
 mod roll;
+mod rollouts;
+mod scrape;
 mod secrets;
 mod serve;
 mod shelter;
@@ -48,6 +51,7 @@ mod steer;
 mod systemd;
 pub mod tasks;
 mod unsound;
+mod upgrading;
 mod user_ids;
 mod workloads;
 
@@ -61,16 +65,21 @@ use crate::config::{Config, ConfigError, Setting, Settled};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
+use crate::kill_point;
 use crate::network::NetworkError;
 use crate::runtime::{Runtime, RuntimeError, Shims};
 use crate::transport::{BindError, Transport, TransportConfig};
+use crate::upgrade::{launch, release};
 use admission::PeerService;
 pub(crate) use authority::SEAL;
 use authority::Signer;
 use clock::Clock;
 use control::Control;
 use keyring::Keyring;
+use programs::Programs;
 use reports::Reports;
+use rollouts::Rollouts;
+use scrape::Scrape;
 use signals::Signals;
 use tasks::Tasks;
 use workloads::Workloads;
@@ -165,6 +174,8 @@ pub(crate) enum End {
     Broken(String),
     /// What made the engine give up is over.
     Mended,
+    /// Another program takes over.
+    Exchanged,
     /// The agent has to start again: as a new member, with another log and state, or with other settings.
     Again,
 }
@@ -209,6 +220,7 @@ fn start_again() -> AgentError {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
+    launch::begin_anew(&mut command);
     signals::ignore_reloads();
     file("start the agent again")(command.args(arguments).exec())
 }
@@ -271,8 +283,9 @@ impl Agent {
         let signer = Signer { engine: engine.clone(), identity: identity.clone(), member_id: enrolment.member_id };
         let keyring = Keyring::new(engine.clone(), identity.clone(), enrolment.member_id);
         let reports = Arc::new(Reports::default());
-        peers::attend(&engine, &signer, &keyring, &reports);
         let (ends, ending) = mpsc::channel(1);
+        let programs = Programs::new(&engine, &config, &clock, &enrolment.name, &ends);
+        peers::attend(&engine, &signer, &keyring, &programs, &reports);
         let settings = leader::settings(&config);
         let control = Arc::new(Control {
             engine: engine.clone(),
@@ -284,23 +297,15 @@ impl Agent {
             fleet: enrolment.fleet.clone(),
             name: enrolment.name.clone(),
             authority: enrolment.authority.clone(),
+            programs: programs.clone(),
             ending: ends.clone(),
         });
-        let told = clock.clone();
-        let api = Api::new(ApiConfig {
-            replica: Arc::new(engine.clone()),
-            peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
-            secrecy: Arc::new(keyring.clone()),
-            extra: Arc::new(extra::Corner(control)),
-            runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
-            log_dir: config.log_dir.clone(),
-            node_name: enrolment.name.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            connections: config.api_connections,
-            clock: Arc::new(move || told.now()),
-            shutdown: tasks.stopping(),
-        });
+        let images = workloads.as_ref().map(|workloads| workloads.images.clone());
+        let scrape = Arc::new(Scrape::new(&engine, &transport, images, &enrolment));
+        let corner = extra::Corner { control, scrape: scrape.clone() };
+        let api = Self::api(corner, &keyring, &transport, workloads.as_ref(), &enrolment, &tasks);
         transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
+        scrape.listen(&config.metrics, &tasks).await?;
         serve::unix(&api, &config, &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
@@ -325,10 +330,45 @@ impl Agent {
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
         workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
+        programs.spawn(&tasks, workloads.is_some());
+        let rollouts = Rollouts {
+            engine: engine.clone(),
+            clock: clock.clone(),
+            lost_after: settings.lost_after,
+            waits: programs.waits(),
+        };
+        tasks.spawn("lead rollouts", rollouts.oversee());
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");
         Ok(Self { config, engine, transport, tasks, ending, runtime: workloads.map(|workloads| workloads.runtime) })
+    }
+
+    /// The API, which nobody can reach yet.
+    fn api(
+        extra: extra::Corner,
+        keyring: &Keyring,
+        transport: &Transport,
+        workloads: Option<&Workloads>,
+        enrolment: &Enrolment,
+        tasks: &Tasks,
+    ) -> Api {
+        let engine = &keyring.engine;
+        let clock = extra.control.clock.clone();
+        let connections = extra.control.config.api_connections;
+        Api::new(ApiConfig {
+            replica: Arc::new(engine.clone()),
+            peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
+            secrecy: Arc::new(keyring.clone()),
+            log_dir: extra.control.config.log_dir.clone(),
+            extra: Arc::new(extra),
+            runtime: workloads.map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
+            node_name: enrolment.name.clone(),
+            version: release::version().into(),
+            connections,
+            clock: Arc::new(move || clock.now()),
+            shutdown: tasks.stopping(),
+        })
     }
 
     /// What this device answers to peers and joiners.
@@ -403,7 +443,9 @@ impl Agent {
 
     async fn stop(self, end: End) -> Result<(), AgentError> {
         // While this device still answers: whoever writes through it notices nothing.
-        if matches!(end, End::Stopped | End::Left | End::Again) && !self.engine.step_aside(HAND_OVER_WITHIN).await {
+        if matches!(end, End::Stopped | End::Left | End::Again | End::Exchanged)
+            && !self.engine.step_aside(HAND_OVER_WITHIN).await
+        {
             tracing::info!("nobody could take over the lead at once; the others elect a leader");
         }
         self.tasks.finish().await;
@@ -415,6 +457,15 @@ impl Agent {
             End::Stopped => Ok(()),
             End::Broken(reason) => Err(EngineError::Stopped { reason }.into()),
             End::Mended | End::Again => Err(start_again()),
+            End::Exchanged => {
+                kill_point::reached("upgrade:handing-over");
+                let error = launch::hand_over(&self.config.upgrade_dir());
+                tracing::error!(
+                    error = crate::resource::chain(&error),
+                    "the new program does not start, this one goes on"
+                );
+                Err(start_again())
+            }
             End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
     }

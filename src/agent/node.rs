@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::hardware::Hardware;
 use crate::config::Config;
 use crate::resource::Timestamp;
+use crate::upgrade::release;
 
 /// Everything that this device says of itself.
 #[derive(Clone, Debug)]
@@ -202,10 +203,10 @@ fn status_of(facts: &NodeFacts, config: &Config) -> Vec<(&'static str, Value)> {
             json!({
                 "architecture": hardware.architecture,
                 "bootID": hardware.boot_id,
-                "containerRuntimeVersion": format!("kith://{}", env!("CARGO_PKG_VERSION")),
+                "containerRuntimeVersion": format!("kith://{}", release::version()),
                 "kernelVersion": hardware.kernel,
                 "kubeProxyVersion": "",
-                "kubeletVersion": format!("v{}", env!("CARGO_PKG_VERSION")),
+                "kubeletVersion": format!("v{}", release::version()),
                 "machineID": hardware.machine_id,
                 "operatingSystem": "linux",
                 "osImage": hardware.os,

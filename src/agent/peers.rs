@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::authority::{self, Signer};
 use super::enter::{self, Gatekeeper};
 use super::keyring::{self, Keyring};
+use super::programs::{self, Programs};
 use super::reports::Reports;
 use crate::consensus::Engine;
 use crate::identity::DeviceKey;
@@ -22,6 +23,8 @@ pub(crate) enum PeerAsk {
     Enter(enter::Ask),
     /// To a voter: open this.
     Open(keyring::Ask),
+    /// To any device: about its program.
+    Program(programs::Ask),
 }
 
 /// Who answers.
@@ -30,12 +33,18 @@ pub(crate) struct Desk {
     pub(crate) signer: Signer,
     pub(crate) keyring: Keyring,
     pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) programs: Programs,
 }
 
 /// Answers members, and those who ask to be let in again.
-pub(crate) fn attend(engine: &Engine, signer: &Signer, keyring: &Keyring, reports: &Arc<Reports>) {
+pub(crate) fn attend(engine: &Engine, signer: &Signer, keyring: &Keyring, programs: &Programs, reports: &Arc<Reports>) {
     let gatekeeper = Gatekeeper { engine: engine.clone(), reports: reports.clone() };
-    let desk = Desk { signer: signer.clone(), keyring: keyring.clone(), gatekeeper: gatekeeper.clone() };
+    let desk = Desk {
+        signer: signer.clone(),
+        keyring: keyring.clone(),
+        gatekeeper: gatekeeper.clone(),
+        programs: programs.clone(),
+    };
     engine.set_app_handler(Arc::new(move |from, request| desk.answer(from, request)));
     engine.set_enter_handler(Arc::new(move |from, request| {
         let gatekeeper = gatekeeper.clone();
@@ -51,6 +60,7 @@ impl Desk {
             match codec::decode(&request) {
                 Ok(PeerAsk::Sign(ask)) => desk.signer.answer(from, &ask),
                 Ok(PeerAsk::Open(ask)) => desk.keyring.answer(from, &ask),
+                Ok(PeerAsk::Program(ask)) => desk.programs.answer(ask).await,
                 Ok(PeerAsk::Enter(ask)) => codec::encode(&desk.gatekeeper.decide(ask).await).unwrap_or_default(),
                 Err(error) => Signer::misunderstood(&error),
             }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::reports::Reports;
+use crate::metrics::counted;
 use crate::probing::Asker;
 use crate::reconciler::container::ContainerRef;
 use crate::reconciler::{Health, Outcome, ProbeOrder, Prober};
@@ -72,6 +73,9 @@ impl Probing {
                     prober.keep(wanted.orders, &wanted.there, origin.elapsed(), self.clock.now());
                 }
                 Some((order, outcome)) = flying.next() => {
+                    if let Outcome::Failure(_) = &outcome {
+                        counted::probe_failed(order.kind.label());
+                    }
                     let finished = prober.finish(&order, &outcome, origin.elapsed());
                     if finished.moved {
                         self.health.send_replace(prober.health());

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::reports::Reports;
 use super::tasks::Tasks;
 use crate::images::{ImageError, ImageName, Keychain, Progress, Pulled, Puller};
+use crate::metrics::counted;
 use crate::reconciler::container::ContainerRef;
 use crate::reconciler::{PullFailure, PullImage, PullState, SecretState, Target};
 use crate::resource::Timestamp;
@@ -140,12 +141,15 @@ async fn bring(
     };
     match outcome.await {
         Ok(pulled) => {
+            counted::PULLS.one();
+            counted::PULLED_BYTES.add(pulled.brought);
             tracing::info!(image = pull.image, digest = %pulled.image.digest, bytes = pulled.brought, "pulled");
             reports.event(pull.pulled(pulled.image.size, begun.elapsed()));
             Ok(())
         }
         Err(error) => {
             let message = chain(&error);
+            counted::FAILED_PULLS.one();
             tracing::warn!(image = pull.image, error = message, "a pull failed");
             reports.event(pull.failed(&message));
             Err((message, error.is_unreachable()))

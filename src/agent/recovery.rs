@@ -40,7 +40,7 @@ impl Control {
         let header = Header {
             made: self.clock.now().to_string(),
             device: self.name.clone(),
-            release: env!("CARGO_PKG_VERSION").into(),
+            release: crate::upgrade::release::version().into(),
             fleet: self.fleet.clone(),
             epoch: self.engine.stamp().epoch,
             authority: self.authority.clone(),

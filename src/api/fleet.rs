@@ -13,11 +13,22 @@
 //! | `/kith/v1/backup` | GET | | a backup file, streamed |
 //! | `/kith/v1/recover` | GET | | [`RecoverView`] |
 //! | `/kith/v1/recover` | POST | [`RecoverAsk`] | [`RecoverDone`] |
+//! | `/kith/v1/upgrade` | GET | | [`UpgradeView`] |
+//! | `/kith/v1/upgrade` | POST | [`UpgradeAsk`] | [`UpgradeBegun`] |
+//! | `/kith/v1/upgrade/fleet` | POST | [`RolloutAsk`] | [`RolloutView`] |
+//! | `/kith/v1/upgrade/steer` | POST | [`RolloutSteer`] | [`RolloutView`] |
 //! | `/kith/v1/plan` | POST | manifests, YAML, several documents | [`PlanAnswer`] |
 //!
 //! An answer that is not 2xx is a Kubernetes `Status`, as everywhere else.
 
+mod upgrade;
+
 use serde::{Deserialize, Serialize};
+
+pub use upgrade::{
+    ROLLOUT, ROLLOUT_STEER, RolloutAsk, RolloutDevice, RolloutSteer, RolloutView, UPGRADE, UpgradeAsk, UpgradeBegun,
+    UpgradeOutcome, UpgradeView,
+};
 
 use crate::identity::Preference;
 

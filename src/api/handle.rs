@@ -12,7 +12,8 @@ use super::failure::Failure;
 use super::patience::Patience;
 use super::peer::FORWARDED_BY;
 use super::route::{Route, Target};
-use super::{Api, ExtraBody, ExtraRequest, User, access, discovery, openapi, stream};
+use super::{Api, ExtraBody, ExtraRequest, User, access, counting, discovery, openapi, stream};
+use crate::metrics::counted;
 
 /// The most bytes of a request's body: 3 MiB.
 pub(super) const BODY_LIMIT: usize = 3 << 20;
@@ -29,8 +30,11 @@ impl Api {
         B: hyper::body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let begun = tokio::time::Instant::now();
+        let route = Route::parse(request.uri().path());
+        let (verb, resource) = counting::labels(route.as_ref(), request.method(), request.uri().query());
         let mut warnings = Vec::new();
-        let answered = match Route::parse(request.uri().path()) {
+        let answered = match route {
             None => Err(Failure::no_such_path()),
             // Before the body is read: it is not for strangers to fill the memory.
             Some(route) => match access::check(&user, request.method(), &route) {
@@ -43,6 +47,7 @@ impl Api {
         };
         let mut answer = answered.unwrap_or_else(|failure| answer::failed(&failure));
         answer::warn(&mut answer, &warnings);
+        counted::REQUESTS.record(verb, resource, answer.status().as_u16(), begun.elapsed());
         answer
     }
 

@@ -13,6 +13,7 @@ mod access;
 mod admit;
 mod answer;
 mod ask;
+mod counting;
 mod delete;
 mod discovery;
 mod failure;

@@ -29,7 +29,7 @@ pub(super) enum Route {
     Metrics(Metrics),
     /// Objects of a kind.
     Objects(Target),
-    /// `/kith/...`
+    /// `/kith/...`, `/metrics`
     Extra,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Target {
 impl Route {
     /// What a path means; `None` when nothing is there.
     pub(super) fn parse(path: &str) -> Option<Self> {
-        if path == "/kith" || path.starts_with("/kith/") {
+        if path == "/kith" || path.starts_with("/kith/") || path == "/metrics" {
             return Some(Self::Extra);
         }
         let decoded: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
@@ -151,6 +151,8 @@ mod tests {
             Some(Route::Resources { group: "apps".into(), version: "v1".into() })
         );
         assert_eq!(Route::parse("/kith/v1/status"), Some(Route::Extra));
+        assert_eq!(Route::parse("/metrics"), Some(Route::Extra));
+        assert_eq!(Route::parse("/metrics/a"), None);
         assert_eq!(Route::parse("/healthz/ping"), Some(Route::Health));
         assert_eq!(Route::parse("/kithly"), None);
     }

@@ -59,6 +59,7 @@ impl Api {
             tracing::warn!(limit = self.inner.config.connections, "too many API connections, one was closed");
             return;
         };
+        let _counted = crate::metrics::counted::CONNECTIONS.hold();
         let patience = Patience::default();
         let service = service_fn(|request| {
             let (api, user, patience) = (self.clone(), user.clone(), patience.clone());

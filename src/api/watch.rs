@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::read::{Selection, decode, include, object, shows_values};
 use super::route::Target;
 use super::secret::is_secret;
+use crate::metrics::{Held, counted};
 use crate::resource::kind::Kind;
 use crate::resource::meta;
 use crate::resource::table::{self, Include};
@@ -55,6 +56,7 @@ struct Watcher {
     deadline: Instant,
     next_bookmark: Instant,
     over: bool,
+    _counted: Held,
 }
 
 impl Api {
@@ -100,6 +102,7 @@ impl Api {
             deadline: now + timeout,
             next_bookmark: now + BOOKMARK_INTERVAL,
             over: false,
+            _counted: counted::WATCHES.hold(),
         };
         if asked.is_none() {
             self.freshen(ask, warnings).await;

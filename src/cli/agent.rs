@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -12,6 +13,8 @@ use super::failure::{Code, Failure};
 use super::{Session, wait};
 use crate::agent::journal::Journal;
 use crate::config::{Config, Settled};
+use crate::kill_point;
+use crate::upgrade::{launch, trial};
 
 /// What the agent logs unless `KITH_LOG` says otherwise.
 const LOG: &str = "info,openraft=error,quinn=warn,rustls=warn";
@@ -36,14 +39,18 @@ pub(crate) struct AgentArgs {
 
 pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     let named = session.common.config_file();
-    let settled = Config::settle(named.as_deref(), &args.set)?;
+    let settled = Config::settle(named.as_deref(), &args.set);
+    // Settings that an old installed program does not understand are no reason not to start a newer one.
+    let dir = settled.as_ref().map_or_else(|_| launch::folder(named.as_deref()), |known| known.config.upgrade_dir());
+    let told = if args.check || args.cleanup { Vec::new() } else { launch::launch(&dir) };
+    let settled = settled?;
     if args.check {
         return super::output::say!("ok");
     }
     if args.cleanup {
         return clean_up(&settled.config);
     }
-    serve(settled, named, args.set.clone())
+    serve(settled, named, args.set.clone(), &told)
 }
 
 fn clean_up(config: &Config) -> Result<(), Failure> {
@@ -67,10 +74,24 @@ fn clean_up(config: &Config) -> Result<(), Failure> {
 }
 
 /// Runs the agent until it is told to stop. A new start reads the settings as this one did.
-fn serve(settled: Settled, named: Option<PathBuf>, flags: Vec<String>) -> Result<(), Failure> {
+fn serve(settled: Settled, named: Option<PathBuf>, flags: Vec<String>, told: &[String]) -> Result<(), Failure> {
     log();
+    for why in told {
+        tracing::error!(why, "another program can not be started");
+    }
+    stand_trial(&settled.config);
     let read = move || Config::settle(named.as_deref(), &flags);
     wait(async { crate::agent::run(settled, read).await.map_err(|error| Failure::of(Code::Failed, &error).hint(HINT)) })
+}
+
+/// If this release is new here, the one before waits until it is well.
+fn stand_trial(config: &Config) {
+    kill_point::arm(&config.run_dir);
+    let within = Duration::from_secs(config.upgrade.well_within_seconds);
+    if let Some(on_trial) = trial::guard(config.upgrade_dir(), within) {
+        tracing::warn!(from = on_trial.from_version, attempt = on_trial.attempts, "this release is on trial");
+        kill_point::reached("upgrade:trial");
+    }
 }
 
 /// To the journal with fields, where standard error is the journal; else as text.

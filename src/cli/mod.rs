@@ -40,6 +40,7 @@ mod status;
 mod target;
 mod token;
 mod top;
+mod upgrade;
 mod version;
 
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::upgrade::release;
 use client::Client;
 use failure::{Code, Doing, Failure};
 
@@ -60,7 +62,7 @@ const SHIM: &str = "shim";
 
 /// Kith turns small Linux devices into one fleet without a master.
 #[derive(Debug, Parser)]
-#[command(name = "kith", version, propagate_version = false, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "kith", version = release::version(), propagate_version = false, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -114,6 +116,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// The quorum is lost for good: go on with this device alone
     Recover(recover::RecoverArgs),
+    /// Exchange the program under running containers: here, or in the whole fleet
+    Upgrade(upgrade::UpgradeArgs),
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -165,7 +169,7 @@ enum Command {
     #[command(hide = true)]
     Man(man::ManArgs),
     /// Print the version
-    Version,
+    Version(version::VersionArgs),
 }
 
 /// What the common flags come to.
@@ -241,6 +245,7 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Backup(args) => wait(backup::back_up(&args, session)),
         Command::Restore(args) => wait(backup::restore(&args, session)),
         Command::Recover(args) => wait(recover::run(&args, &session.client()?)),
+        Command::Upgrade(args) => wait(upgrade::run(&args, session)),
         Command::Token(command) => wait(token::run(command, &session.client()?)),
         Command::Status(args) => wait(status::run(&args, session)),
         Command::Doctor(args) => doctor::run(&args, session),
@@ -264,7 +269,7 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Dev(args) => dev::run(args, session),
         Command::Man(args) => man::run(&args),
-        Command::Version => wait(version::run(session)),
+        Command::Version(args) => wait(version::run(&args, session)),
     }
 }
 

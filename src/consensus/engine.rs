@@ -30,6 +30,7 @@ use super::receive::Receiving;
 use super::timing::Timing;
 use crate::config::Profile;
 use crate::identity::{DeviceKey, Member};
+use crate::metrics::counted;
 use crate::resource::Timestamp;
 use crate::storage::{self, Disk, Log, Machine, Sizes, State, StorageError, TypeConfig};
 use crate::transport::Wire;
@@ -352,6 +353,10 @@ impl Engine {
             }
             if now.is_leader && (!known.is_leader || known.term != now.term) {
                 *self.inner.led_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                counted::ELECTIONS_WON.one();
+            }
+            if now.leader.is_some() && now.leader != known.leader {
+                counted::LEADER_CHANGES.one();
             }
             *known = now;
             true

@@ -17,6 +17,7 @@ use super::message::{Proposed, Request, Response, ToLeader};
 use super::replica::ProposeError;
 use super::serve::pause_until;
 use super::timing::{CATCH_UP_TIMEOUT, PROPOSE_TIMEOUT, RETRY};
+use crate::metrics::counted;
 use crate::storage::{Command, Reply};
 use crate::store::{Batch, Outcome, Txn, Write};
 
@@ -134,6 +135,17 @@ impl Proposal {
 impl Engine {
     /// Carries a batch to the leader; see [`super::Replica::propose`].
     pub(super) async fn propose_batch(&self, batch: Batch) -> Result<Outcome, ProposeError> {
+        let begun = Instant::now();
+        let proposed = self.carried(batch).await;
+        match &proposed {
+            Ok(_) => counted::COMMITS.record(begun.elapsed()),
+            Err(ProposeError::Unavailable { .. } | ProposeError::Storage(_)) => counted::FAILED_PROPOSALS.one(),
+            Err(_) => {}
+        }
+        proposed
+    }
+
+    async fn carried(&self, batch: Batch) -> Result<Outcome, ProposeError> {
         let (proposal, outcome) = Proposal::new(batch)?;
         if let Some(reason) = self.failure().or_else(|| self.apart()) {
             return Err(ProposeError::Storage(reason));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::engine::Engine;
 use super::message::{Response, ToLeader};
 use crate::identity::Member;
-use crate::storage::StorageError;
+use crate::storage::{StateFigures, StorageError};
 use crate::store::StateHash;
 
 /// The engine's view of the fleet. Indexes are of log entries, counted from 0.
@@ -134,6 +134,12 @@ impl Engine {
     pub(super) fn led_for(&self) -> Duration {
         let since = *self.inner.led_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// How much this device's log and state hold, bytes of the log, and bytes that their disk has left.
+    pub fn storage_figures(&self) -> Result<(StateFigures, u64, u64), StorageError> {
+        let state = &self.inner.state;
+        Ok((state.figures()?, self.inner.log.bytes(), state.free_bytes()?))
     }
 
     /// The hash of all documents at the replica's revision. Reads the whole state, on another thread.

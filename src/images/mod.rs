@@ -182,6 +182,21 @@ impl ImageStore {
         Ok(store)
     }
 
+    /// How many images there are, and the bytes of their parts as stored, each once.
+    pub fn figures(&self) -> Result<(usize, u64), ImageError> {
+        let folder = self.blob_dir();
+        let measure = || {
+            let mut bytes = 0;
+            for entry in std::fs::read_dir(&folder)? {
+                // One that was cleared away meanwhile is none.
+                bytes += entry?.metadata().map_or(0, |blob| blob.len());
+            }
+            Ok(bytes)
+        };
+        let bytes = measure().map_err(ImageError::io(format!("measure {}", folder.display())))?;
+        Ok((self.names()?.images.len(), bytes))
+    }
+
     /// Every image, by name.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
         self.names()?.images.iter().map(|named| self.image(named)).collect()

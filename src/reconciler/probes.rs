@@ -20,6 +20,15 @@ pub enum ProbeKind {
 }
 
 impl ProbeKind {
+    /// As metrics name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+        }
+    }
+
     /// As Kubernetes' events name it.
     pub fn name(self) -> &'static str {
         match self {

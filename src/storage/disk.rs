@@ -14,6 +14,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use crate::metrics::counted::{self, Written};
+
 /// A disk with files.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens a file that exists, for reading and writing. It has one owner at a time.
@@ -78,7 +80,24 @@ pub(crate) async fn run_on<T: Send + 'static>(
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Where its writes are counted.
+    written: &'static Written,
+}
+
+impl RealFile {
+    fn new(file: File, path: &Path) -> Self {
+        let named = |path: Option<&Path>, name: &str| path.is_some_and(|path| path.ends_with(name));
+        let state = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(super::FILE.as_bytes()));
+        let written = match (state, named(path.parent(), super::LOG)) {
+            (true, _) => &counted::STATE,
+            (_, true) => &counted::LOG,
+            _ => &counted::OTHER,
+        };
+        Self { file, written }
+    }
+}
 
 /// One owner for each file: a second process would overwrite what the first is writing. The kernel
 /// lets go of the lock when the owner ends, however it ends.
@@ -95,14 +114,14 @@ fn lock(file: File, path: &Path) -> io::Result<File> {
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(RealFile(lock(file, path)?)))
+        Ok(Arc::new(RealFile::new(lock(file, path)?, path)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let file = lock(file, path)?;
         file.set_len(0)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file, path)))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -153,22 +172,26 @@ impl Disk for RealDisk {
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.written.bytes.add(bytes.len() as u64);
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        let begun = std::time::Instant::now();
+        self.file.sync_data()?;
+        self.written.syncs.record(begun.elapsed());
+        Ok(())
     }
 }

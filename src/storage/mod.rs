@@ -45,7 +45,7 @@ pub use scratch::Scratch;
 #[cfg(any(test, feature = "simulation"))]
 pub use simdisk::{Failing, SimDisk};
 pub use snapshot::{Incoming, SnapshotSource};
-pub use state::{Mirrors, State};
+pub use state::{Mirrors, State, StateFigures};
 pub use unsound::{Left, SetAside, set_aside};
 
 use crate::resource::chain;

@@ -28,6 +28,7 @@ use super::{FILE, StorageError};
 use crate::identity::Member;
 use crate::store::{self, Event, Ring};
 use file::{corrupted, create, open_checked, read_mirrors, read_progress};
+pub use read::StateFigures;
 
 /// Entries applied before they are made durable.
 const MAX_VOLATILE_ENTRIES: u64 = 8192;

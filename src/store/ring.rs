@@ -52,6 +52,11 @@ impl Ring {
         }
     }
 
+    /// How many events it has, and about how many bytes these take.
+    pub fn size(&self) -> (usize, usize) {
+        (self.events.len(), self.bytes)
+    }
+
     /// Events of one kind (of all with `None`) after a revision, oldest first.
     pub fn since(&self, revision: u64, kind: Option<&str>) -> Result<Vec<Event>, Gone> {
         if revision < self.floor {

@@ -76,6 +76,10 @@ pub struct Reach {
     pub rtt: Duration,
     /// Whether a connection to it is up.
     pub connected: bool,
+    /// Bytes of UDP payload that went to it since the agent started.
+    pub sent: u64,
+    /// Bytes that came from it.
+    pub received: u64,
 }
 
 /// Asks peers: a request and an answer, both opaque bytes.

@@ -38,6 +38,8 @@ struct State {
     heard: Option<(Instant, Duration)>,
     /// Where its latest connection came from or went to.
     good: Option<SocketAddr>,
+    /// Bytes that went and came over connections that are no more.
+    past: (u64, u64),
 }
 
 /// What a caller that needs a connection should do.
@@ -119,7 +121,10 @@ impl Peer {
         state.good = Some(link.connection.remote_address());
         state.links.push(link);
         while state.links.len() > limit {
-            state.links.remove(0).connection.close(code::DUPLICATE, b"too many connections");
+            let oldest = state.links.remove(0);
+            oldest.connection.close(code::DUPLICATE, b"too many connections");
+            state.note(&oldest);
+            state.remember(&oldest);
         }
         let superfluous = state.links.len() > 1;
         drop(state);
@@ -184,7 +189,8 @@ impl Peer {
             state.note(&link);
         }
         let (seen, rtt) = state.heard?;
-        Some(Reach { seen: seen.into_std(), rtt, connected })
+        let (sent, received) = state.links.iter().map(|link| bytes(link)).fold(state.past, plus);
+        Some(Reach { seen: seen.into_std(), rtt, connected, sent, received })
     }
 }
 
@@ -210,7 +216,13 @@ impl State {
         self.links = open;
         for link in closed {
             self.note(&link);
+            self.remember(&link);
         }
+    }
+
+    /// Keeps the bytes of a connection that goes.
+    fn remember(&mut self, link: &Link) {
+        self.past = plus(self.past, bytes(link));
     }
 
     fn note(&mut self, link: &Link) {
@@ -225,6 +237,16 @@ impl State {
         let rank = |link: &&Arc<Link>| (link.dialed == (own < link.key), link.number);
         self.links.iter().max_by_key(rank).cloned()
     }
+}
+
+/// Bytes that went and came over a connection.
+fn bytes(link: &Link) -> (u64, u64) {
+    let stats = link.connection.stats();
+    (stats.udp_tx.bytes, stats.udp_rx.bytes)
+}
+
+fn plus(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
+    (one.0 + other.0, one.1 + other.1)
 }
 
 /// The pause after a failed dial: doubles with each, half of it by chance so that devices that

@@ -40,14 +40,23 @@ impl Fleet {
 
     /// The same, with settings of every agent.
     pub fn up_with(name: &str, devices: usize, settings: &[&str]) -> Self {
+        Self::by(KITH, name, devices, settings)
+    }
+
+    /// The same, made by another program, which is also what its agents run.
+    pub fn by(program: &str, name: &str, devices: usize, settings: &[&str]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "fleet tests make network namespaces and cgroups: run them as root");
         let fleet = Self { name: name.into(), dir: PathBuf::from(format!("/var/lib/kith-dev/{name}")) };
         fleet.dev(&["down"]);
         let devices = devices.to_string();
         let mut args = vec!["up", "--devices", &devices];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
-        fleet.dev(&args);
+        succeed(Command::new(program).args(["dev", "--fleet", name]).args(&args));
         fleet
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Runs `kith dev` on this fleet and insists on success.

@@ -40,7 +40,7 @@ pub(crate) async fn fleet_status(
         fleet: fleet.into(),
         device: device.into(),
         member_id: own.member_id,
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: crate::upgrade::release::version().into(),
         leader: own.leader.map(name_of),
         term: own.term,
         quorum,
@@ -68,6 +68,12 @@ pub(crate) async fn fleet_status(
         fleet.problems.push(Problem { what, todo });
     }
     Ok(fleet)
+}
+
+/// The members as a leader sees them, or as this device does.
+pub(crate) fn members_seen(engine: &Engine, lost_after: Duration) -> Result<Vec<DeviceStatus>, String> {
+    let own = engine.status();
+    devices(engine, &own, &own, own.leader == Some(own.member_id), lost_after)
 }
 
 /// Why this device takes no part, if it does not.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use redb::ReadableTableMetadata;
 use tokio::sync::watch;
 
 use super::super::raft::{LogId, StoredMembership};
@@ -11,6 +12,19 @@ use super::super::{StorageError, keys};
 use super::{Mirrors, State};
 use crate::resource::Timestamp;
 use crate::store::{Document, Event, Gone, Key, StateHash, StateHasher};
+
+/// How much of everything a state has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateFigures {
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Latest events that are kept.
+    pub ring_events: usize,
+    /// Bytes of these.
+    pub ring_bytes: usize,
+}
 
 impl State {
     /// One document.
@@ -58,6 +72,31 @@ impl State {
             merged(table::documents(txn, &[])?, recent, |document| hasher.document(&document))?;
             Ok(hasher.finish())
         })
+    }
+
+    /// How much there is of everything.
+    pub fn figures(&self) -> Result<StateFigures, StorageError> {
+        let pick = |recent: &Recent| recent.all();
+        let documents = self.reading_with(pick, |txn, recent| {
+            let file = txn.open_table(DOCUMENTS)?;
+            let mut count = file.len()?;
+            for (key, newer) in recent {
+                let older = file.get(keys::encode(&key).as_slice())?.is_some();
+                match (older, newer.is_some()) {
+                    (false, true) => count += 1,
+                    (true, false) => count = count.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            Ok(count)
+        })?;
+        let bytes = self.inner.file.len().map_err(|source| StorageError::File {
+            action: "measure",
+            path: self.inner.path.clone(),
+            source,
+        })?;
+        let (ring_events, ring_bytes) = self.ring().size();
+        Ok(StateFigures { documents, bytes, ring_events, ring_bytes })
     }
 
     /// Events after a revision.
