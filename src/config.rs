@@ -1,6 +1,7 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod proxy;
 mod range;
 mod registries;
 mod workloads;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use proxy::ProxyAddress;
 pub use range::Range;
 pub use registries::{ImagesConfig, RegistryConfig};
 pub use workloads::{DeviceRule, Eviction, Security, UserIds};

@@ -6,16 +6,25 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blobs::Exchange;
 use super::control::{Control, Refusal};
 use crate::api::fleet::{BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, RecoverAsk, STATUS, TOKENS};
-use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
+use crate::api::{ADMINISTRATORS, BLOBS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
 
 /// The fleet's own corner.
-pub(crate) struct Corner(pub(crate) Arc<Control>);
+pub(crate) struct Corner {
+    pub(crate) control: Arc<Control>,
+    /// `None` where layers are given to nobody.
+    pub(crate) exchange: Option<Arc<Exchange>>,
+}
 
 impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
-        let control = self.0.clone();
+        if request.path.starts_with(BLOBS) {
+            let asker = request.user.as_device()?.to_owned();
+            return Some(Box::pin(self.exchange.clone()?.answer(asker, request.path, request.query)));
+        }
+        let control = self.control.clone();
         let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER].contains(&request.path.as_str())
             || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
         known.then(|| -> BoxFuture<'static, ExtraResponse> {

@@ -5,6 +5,7 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+mod blobs;
 pub(crate) mod cleanup;
 mod clearing;
 pub mod clock;
@@ -277,12 +278,14 @@ impl Agent {
             authority: enrolment.authority.clone(),
             ending: ends.clone(),
         });
+        let images = workloads.as_ref().map(|workloads| &workloads.images);
+        let exchange = blobs::between(&engine, &transport, images, &config, &enrolment.name);
         let told = clock.clone();
         let api = Api::new(ApiConfig {
             replica: Arc::new(engine.clone()),
             peers: Arc::new(serve::Peers { engine: engine.clone(), transport: transport.clone() }),
             secrecy: Arc::new(keyring.clone()),
-            extra: Arc::new(extra::Corner(control)),
+            extra: Arc::new(extra::Corner { control, exchange: exchange.clone() }),
             runtime: workloads.as_ref().map(|workloads| Arc::new(workloads.runtime.clone()) as Arc<dyn Runtime>),
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
@@ -314,7 +317,8 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
+        let ties = workloads::Ties { keyring: keyring.clone(), exchange };
+        workloads::attend(workloads.as_ref(), &config, &ties, (&clock, &reports), &enrolment, &tasks)?;
         reports.spawn(&tasks, &engine, &clock);
         systemd::ready("running");
         tracing::info!(name = enrolment.name, peers = %config.peer_listen, api = %config.api_listen, "the agent runs");

@@ -7,8 +7,11 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
+mod attach;
+mod blobs;
 mod clients;
 mod disks;
+mod evictions;
 mod examples;
 mod faults;
 mod harness;
