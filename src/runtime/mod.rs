@@ -30,6 +30,7 @@ mod settle;
 pub mod shim;
 mod shims;
 mod signal;
+pub mod trial;
 mod usage;
 
 pub use attach::{Attached, Written};

@@ -11,6 +11,7 @@ mod attach;
 mod blobs;
 mod clients;
 mod disks;
+mod doctor;
 mod evictions;
 mod examples;
 mod faults;
