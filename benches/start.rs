@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 
-use kith::reconciler::container::{ContainerRef, ContainerSpec, ContainerState, Limits, PodRef};
+use kith::reconciler::container::{Console, ContainerRef, ContainerSpec, ContainerState, Limits, PodRef};
 use kith::runtime::{Runtime, Shims, ShimsConfig};
 
 const ROUNDS: u32 = 40;
@@ -107,6 +107,7 @@ fn spec(attempt: u32, program: &str) -> ContainerSpec {
         confinement: kith::reconciler::container::Confinement::default(),
         devices: Vec::new(),
         last_words: None,
+        console: Console::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::tasks::Tasks;
@@ -52,14 +53,7 @@ impl Clearing {
         if fresh.is_empty() && !due {
             return;
         }
-        let scope = Scope {
-            images: pods
-                .iter()
-                .flat_map(|pod| images_needed(&pod.pod))
-                .filter_map(|name| name.parse().ok())
-                .collect::<BTreeSet<ImageName>>(),
-            workloads: Some(pods.iter().map(|pod| workload_of(&pod.pod)).collect()),
-        };
+        let scope = scope(pods.iter().map(|pod| &pod.pod));
         let (images, limits) = (self.images.clone(), self.limits);
         self.tasks.spawn("look after the images", async move {
             let work = move || {
@@ -81,6 +75,18 @@ impl Clearing {
             }
         });
     }
+}
+
+/// What must stay for these pods, which are all of this device's.
+pub(super) fn scope<'a>(pods: impl Iterator<Item = &'a Pod>) -> Scope {
+    let mut scope = Scope { images: BTreeSet::new(), workloads: None };
+    let mut workloads = BTreeSet::new();
+    for pod in pods {
+        scope.images.extend(images_needed(pod).iter().filter_map(|name| name.parse::<ImageName>().ok()));
+        workloads.insert(workload_of(pod));
+    }
+    scope.workloads = Some(workloads);
+    scope
 }
 
 /// Makes room where too much is taken.

@@ -6,22 +6,29 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blobs::Exchange;
 use super::control::{Control, Refusal};
 use super::scrape::{self, Scrape};
 use crate::api::fleet::{
     BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, ROLLOUT, ROLLOUT_STEER, RecoverAsk, SETTINGS, STATUS, TOKENS, UPGRADE,
 };
-use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
+use crate::api::{ADMINISTRATORS, BLOBS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
 use crate::metrics::CONTENT_TYPE;
 
 /// The fleet's own corner.
 pub(crate) struct Corner {
     pub(crate) control: Arc<Control>,
     pub(crate) scrape: Arc<Scrape>,
+    /// `None` where layers are given to nobody.
+    pub(crate) exchange: Option<Arc<Exchange>>,
 }
 
 impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
+        if request.path.starts_with(BLOBS) {
+            let asker = request.user.as_device()?.to_owned();
+            return Some(Box::pin(self.exchange.clone()?.answer(asker, request.path, request.query)));
+        }
         if request.path == scrape::PATH {
             let scrape = self.scrape.clone();
             return Some(Box::pin(async move {

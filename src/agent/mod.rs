@@ -5,6 +5,7 @@
 mod admission;
 mod authority;
 pub(crate) mod backup;
+mod blobs;
 pub(crate) mod cleanup;
 mod clearing;
 pub mod clock;
@@ -300,9 +301,10 @@ impl Agent {
             programs: programs.clone(),
             ending: ends.clone(),
         });
-        let images = workloads.as_ref().map(|workloads| workloads.images.clone());
-        let scrape = Arc::new(Scrape::new(&engine, &transport, images, &enrolment));
-        let corner = extra::Corner { control, scrape: scrape.clone() };
+        let images = workloads.as_ref().map(|workloads| &workloads.images);
+        let exchange = blobs::between(&engine, &transport, images, &config, &enrolment.name);
+        let scrape = Arc::new(Scrape::new(&engine, &transport, images.cloned(), &enrolment));
+        let corner = extra::Corner { control, scrape: scrape.clone(), exchange: exchange.clone() };
         let api = Self::api(corner, &keyring, &transport, workloads.as_ref(), &enrolment, &tasks);
         transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
         scrape.listen(&config.metrics, &tasks).await?;
@@ -329,7 +331,8 @@ impl Agent {
             ending: ends,
         };
         applicant.spawn(&tasks, transport.clone(), reports.clone());
-        workloads::attend(workloads.as_ref(), &config, &keyring, (&clock, &reports), &enrolment, &tasks)?;
+        let ties = workloads::Ties { keyring: keyring.clone(), exchange };
+        workloads::attend(workloads.as_ref(), &config, &ties, (&clock, &reports), &enrolment, &tasks)?;
         programs.spawn(&tasks, workloads.is_some());
         let rollouts = Rollouts {
             engine: engine.clone(),

@@ -12,11 +12,15 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clearing;
 use super::clock::Clock;
 use super::local::{self, Local};
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
-use crate::reconciler::eviction::{Eviction, Left, PodUsage, Pressure, Share, Thresholds, overuse, shortages, victim};
+use crate::images::{ImageError, ImageStore};
+use crate::reconciler::eviction::{
+    Eviction, Left, PodUsage, Pressure, Share, Short, Shortage, Thresholds, overuse, shortages, victim,
+};
 use crate::resource::footprint;
 use crate::runtime::Shims;
 
@@ -26,6 +30,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Time between two counts of what pods with limits of the disk have written.
 const COUNT: Duration = Duration::from_secs(20);
 
+/// Bytes by which the disk grew, so that it was not somebody else's doing.
+const ROOM_SEEN: u64 = 1 << 20;
+
 /// The disk is never short above this, however large it is.
 const DISK_ENOUGH: u64 = 2 << 30;
 
@@ -34,6 +41,7 @@ pub(crate) struct Watch {
     /// `None` while this device is in no fleet.
     pub(crate) engine: Option<Engine>,
     pub(crate) runtime: Shims,
+    pub(crate) images: Arc<ImageStore>,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) node: String,
@@ -79,6 +87,9 @@ impl Watch {
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
             if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
+                if shortage.short != Short::Memory && self.clear_images(shortage, &pods).await {
+                    continue;
+                }
                 let evicted = self.local.borrow().evicted.clone();
                 let others =
                     pods.iter().filter(|pod| pod.metadata.uid.as_ref().is_none_or(|uid| !evicted.contains_key(uid)));
@@ -90,6 +101,41 @@ impl Watch {
                     local.evicted.entry(uid).or_insert(message);
                 }
             });
+        }
+    }
+
+    /// Clears images away that no pod of this device needs. Returns whether that made room: then it is
+    /// looked again before a pod has to go.
+    async fn clear_images(&self, shortage: &Shortage, pods: &[Pod]) -> bool {
+        // Without a fleet nothing says what is needed: whatever is here may be.
+        if self.engine.is_none() {
+            return false;
+        }
+        let (images, scope) = (self.images.clone(), clearing::scope(pods.iter()));
+        let wanted = match shortage.short {
+            Short::Disk => shortage.threshold.saturating_sub(shortage.available),
+            _ => u64::MAX,
+        };
+        let work = move || {
+            let before = images.room()?.free;
+            let cleared = images.make_room(wanted, &scope, false)?;
+            // What is counted as freed may be held by somebody: only what can be seen counts.
+            let grew = images.room()?.free.saturating_sub(before) > ROOM_SEEN;
+            Ok::<_, ImageError>((cleared, grew))
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok((cleared, grew))) => {
+                if !cleared.images.is_empty() {
+                    let names: Vec<String> = cleared.images.iter().map(ToString::to_string).collect();
+                    tracing::info!(images = names.join(" "), "images made room before a pod has to go");
+                }
+                grew || !cleared.images.is_empty()
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "images could not make room");
+                false
+            }
+            Err(_) => false,
         }
     }
 

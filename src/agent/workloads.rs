@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::blobs::Exchange;
 use super::clock::Clock;
 use super::keyring::Keyring;
 use super::local::Local;
@@ -22,14 +23,14 @@ use crate::kill_point;
 use crate::network::sandbox::{Sandboxes, SandboxesConfig};
 use crate::probing::Asker;
 use crate::reconciler;
-use crate::runtime::{Shims, ShimsConfig};
+use crate::runtime::{Shims, ShimsConfig, is_in_memory};
 use crate::volumes::Volumes;
 
 /// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
 pub(super) fn attend(
     workloads: Option<&Workloads>,
     config: &Config,
-    keyring: &Keyring,
+    ties: &Ties,
     (clock, reports): (&Arc<Clock>, &Arc<Reports>),
     enrolment: &Enrolment,
     tasks: &Tasks,
@@ -38,9 +39,16 @@ pub(super) fn attend(
         tasks.spawn("show that the witness lives", live());
         return Ok(());
     };
-    workloads.spawn(config, Some(keyring), &enrolment.name, (clock, reports), tasks)?;
-    tasks.spawn("follow the node", steer::follow_node(keyring.engine.clone(), enrolment.name.clone()));
+    workloads.spawn(config, Some(ties), &enrolment.name, (clock, reports), tasks)?;
+    tasks.spawn("follow the node", steer::follow_node(ties.keyring.engine.clone(), enrolment.name.clone()));
     Ok(())
+}
+
+/// What ties a device to its fleet.
+pub(super) struct Ties {
+    pub(super) keyring: Keyring,
+    /// Layers of images from other devices.
+    pub(super) exchange: Option<Arc<Exchange>>,
 }
 
 /// What a device needs to run containers.
@@ -56,6 +64,13 @@ pub(super) struct Workloads {
 impl Workloads {
     pub(super) async fn open(config: &Config, range: Range) -> Result<Self, AgentError> {
         kill_point::arm(&config.run_dir);
+        if !is_in_memory(&config.run_dir) {
+            let folder = config.run_dir.display();
+            tracing::warn!(
+                "run_dir {folder} is not in memory: secrets that are variables of containers lie on the disk until \
+                 their containers are removed; set it to a folder of a tmpfs, such as /run/kith"
+            );
+        }
         let runtime = Shims::new(shims(config)?)?;
         runtime.sweep().await?;
         let sandboxes = Sandboxes::open(&SandboxesConfig { run_dir: config.run_dir.clone(), range })?;
@@ -90,20 +105,25 @@ impl Workloads {
     }
 
     /// What brings images from registries, as agent.toml says.
-    fn puller(&self, config: &Config, clock: &Arc<Clock>) -> Arc<Puller> {
+    fn puller(&self, config: &Config, clock: &Arc<Clock>, exchange: Option<&Arc<Exchange>>) -> Arc<Puller> {
         let clock = clock.clone();
         let wall = Arc::new(move || clock.now());
-        Arc::new(Puller::new((*self.images).clone(), config.registries.clone(), &config.images, wall))
+        let puller = Puller::new((*self.images).clone(), config.registries.clone(), &config.images, wall);
+        Arc::new(match exchange {
+            Some(exchange) => puller.beside(exchange.clone().neighbourhood()),
+            None => puller,
+        })
     }
 
     fn spawn(
         &self,
         config: &Config,
-        keyring: Option<&Keyring>,
+        ties: Option<&Ties>,
         name: &str,
         (clock, reports): (&Arc<Clock>, &Arc<Reports>),
         tasks: &Tasks,
     ) -> Result<(), AgentError> {
+        let keyring = ties.map(|ties| &ties.keyring);
         let hardware = hardware::Hardware::read(&config.data_dir);
         let ip = keeper::addresses(config).first().map(|address| address.ip().to_string()).unwrap_or_default();
         let node = reconciler::NodeContext { name: name.to_owned(), ip, memory: hardware.memory };
@@ -126,7 +146,7 @@ impl Workloads {
             sandboxes: self.sandboxes.clone(),
             unsheltered: shelter::Unsheltered::default(),
             images: self.images.clone(),
-            puller: self.puller(config, clock),
+            puller: self.puller(config, clock, ties.and_then(|ties| ties.exchange.as_ref())),
             image_limits: (&config.images).into(),
             reports: reports.clone(),
             clock: clock.clone(),
@@ -149,6 +169,7 @@ impl Workloads {
         let watch = pressure::Watch {
             engine: keyring.map(|keyring| keyring.engine.clone()),
             runtime: self.runtime.clone(),
+            images: self.images.clone(),
             config: Arc::new(config.clone()),
             clock: clock.clone(),
             node: name.to_owned(),

@@ -37,6 +37,10 @@ pub(super) fn check(user: &User, method: &Method, route: &Route) -> Result<(), F
         let message = "a client certificate of this fleet is needed: see `kith kubeconfig`";
         return Err(Failure::new(401, "Unauthorized", message));
     }
+    if matches!(route, Route::Blobs) {
+        let why = "layers of images are given to devices, for their pods";
+        return if user.is_in(DEVICES) && reads { Ok(()) } else { Err(refused(user, method, route, why)) };
+    }
     if user.is_administrator() {
         return Ok(());
     }

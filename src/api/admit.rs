@@ -73,13 +73,15 @@ pub(super) fn create(
     finish(kind, object, &errors)
 }
 
-/// An object that replaces `old`: checked, with everything that is not the writer's to change.
+/// An object that replaces `old`: checked, with everything that is not the writer's to change. `rule` says
+/// what may not change.
 pub(super) fn update(
     target: &Target,
     old: &Value,
     mut object: Value,
     strictness: Strictness,
     warnings: &mut Vec<String>,
+    rule: fn(&Kind, &Value, &Value) -> Vec<FieldError>,
 ) -> Result<Value, Failure> {
     let kind = target.kind;
     identify(target, &mut object)?;
@@ -100,7 +102,7 @@ pub(super) fn update(
     defaults::apply(kind, &mut object);
     count_generation(kind, old, &mut object);
     errors.extend(validate::object(kind, &object));
-    errors.extend(validate::update(kind, old, &object));
+    errors.extend(rule(kind, old, &object));
     finish(kind, object, &errors)
 }
 

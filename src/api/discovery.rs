@@ -23,7 +23,20 @@ pub(super) fn core_versions() -> Value {
 
 /// `/apis`
 pub(super) fn groups() -> Value {
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [bare_group("apps", "v1"), bare_group(metrics::GROUP, metrics::VERSION)]})
+    let groups: Vec<Value> = served().into_iter().map(|(group, version)| bare_group(group, version)).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// Every group but the core one, with its version.
+fn served() -> Vec<(&'static str, &'static str)> {
+    let mut groups: Vec<(&str, &str)> = Vec::new();
+    let named = kind::all().iter().filter(|kind| !kind.group.is_empty()).map(|kind| (kind.group, kind.version));
+    for group in named.chain([(metrics::GROUP, metrics::VERSION)]) {
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
 }
 
 fn bare_group(name: &str, version: &str) -> Value {
@@ -33,11 +46,7 @@ fn bare_group(name: &str, version: &str) -> Value {
 
 /// `/apis/GROUP`
 pub(super) fn group(name: &str) -> Option<Value> {
-    let version = match name {
-        "apps" => "v1",
-        metrics::GROUP => metrics::VERSION,
-        _ => return None,
-    };
+    let (_, version) = served().into_iter().find(|(group, _)| *group == name)?;
     let mut group = bare_group(name, version);
     group["kind"] = json!("APIGroup");
     group["apiVersion"] = json!("v1");

@@ -46,7 +46,14 @@ fn created(target: &Target, sent: Value) -> Option<Value> {
     let identity = (NOW, "uid".to_owned(), 7);
     let object = admit::create(target, sent, Strictness::Warn, identity, &mut warnings).ok()?;
     // What was stored is taken back as it is, and changes nothing.
-    let again = admit::update(target, &object, object.clone(), Strictness::Warn, &mut warnings);
+    let again = admit::update(
+        target,
+        &object,
+        object.clone(),
+        Strictness::Warn,
+        &mut warnings,
+        crate::resource::validate::update,
+    );
     let again = again.unwrap_or_else(|failure| panic!("an admitted object is refused: {failure:?}"));
     assert_eq!(again["spec"], object["spec"], "an update without a change changes the spec");
     let _ = table::render(target.kind, vec![object.clone()], table::Include::Object, "v1", NOW);
@@ -60,6 +67,13 @@ fn patched(target: &Target, kind: PatchKind, sent: Value) -> Option<Value> {
         "spec": {"containers": [{"name": "c", "image": "hello:1"}], "hostNetwork": true},
     });
     let object = patch::apply(kind, &plain, sent).ok()?;
-    let _ = admit::update(target, &plain, object.clone(), Strictness::Warn, &mut Vec::new());
+    let _ = admit::update(
+        target,
+        &plain,
+        object.clone(),
+        Strictness::Warn,
+        &mut Vec::new(),
+        crate::resource::validate::update,
+    );
     created(target, object)
 }

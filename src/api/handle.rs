@@ -57,7 +57,7 @@ impl Api {
                 return self.streams(&target, ask).await;
             }
             Route::Objects(target) => return self.objects(&target, &ask, warnings).await,
-            Route::Extra => return self.extra(ask).await,
+            Route::Extra | Route::Blobs => return self.extra(ask).await,
             Route::Metrics(wanted) if matches!(ask.method, Method::GET | Method::HEAD) => {
                 return self.metrics(&wanted, &ask).await;
             }
@@ -80,7 +80,7 @@ impl Api {
             Route::OpenApi2 => Some(openapi::version_2(release)),
             Route::OpenApi3 => Some(openapi::version_3()),
             Route::OpenApi3Of { group, version } => openapi::version_3_of(&group, &version, release),
-            Route::Objects(_) | Route::Metrics(_) | Route::Extra => None,
+            Route::Objects(_) | Route::Metrics(_) | Route::Extra | Route::Blobs => None,
         };
         found.map(|value| answer::json(200, &value)).ok_or_else(Failure::no_such_path)
     }

@@ -16,6 +16,7 @@ mod ask;
 mod counting;
 mod delete;
 mod discovery;
+mod ephemeral;
 mod failure;
 pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -26,6 +27,8 @@ mod metrics;
 mod openapi;
 mod patience;
 mod peer;
+mod pods;
+mod priority;
 mod read;
 mod route;
 mod scale;
@@ -134,6 +137,11 @@ impl User {
         Self { name: format!("system:node:{name}"), groups }
     }
 
+    /// The device that this is; `None` for a person.
+    pub fn as_device(&self) -> Option<&str> {
+        self.name.strip_prefix("system:node:").filter(|_| self.groups.iter().any(|group| group == "system:nodes"))
+    }
+
     /// Someone without a certificate.
     pub fn anonymous() -> Self {
         Self { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] }
@@ -186,21 +194,28 @@ pub trait Extra: Send + Sync + 'static {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>>;
 }
 
-/// The first objects of a new fleet: its namespaces. Refused when they exist already.
+/// The first objects of a new fleet: its namespaces and priority classes. Refused when they exist already.
 pub fn founding(now: Timestamp) -> Batch {
     let mut batch = Batch::default();
-    for name in FIRST_NAMESPACES {
+    let namespaces = FIRST_NAMESPACES.into_iter().map(|name| {
         let mut object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name}, "spec": {}, "status": {"phase": "Active"}});
         crate::resource::defaults::apply(&kind::NAMESPACE, &mut object);
+        (&kind::NAMESPACE, name, object)
+    });
+    let classes = priority::first_classes().map(|(name, object)| (&kind::PRIORITY_CLASS, name, object));
+    for (kind, name, mut object) in namespaces.chain(classes) {
         meta::set(&mut object, "uid", new_uid().into());
         meta::set(&mut object, "creationTimestamp", now.to_string().into());
-        let key = Key::new("Namespace", "", name);
+        let key = Key::new(kind.store_kind(), "", name);
         batch.checks.push(Check { key: key.clone(), expect: Precondition::Absent });
         batch.writes.push(Write::Put { key, body: object.to_string().into_bytes() });
     }
     batch
 }
+
+/// Where devices ask each other for layers of images: followed by `/` and a digest.
+pub const BLOBS: &str = "/kith/v1/blobs";
 
 /// A random UUID, version 4.
 pub fn new_uid() -> String {

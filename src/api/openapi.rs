@@ -47,9 +47,13 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// The index of version 3.
 pub(super) fn version_3() -> Value {
-    json!({"paths": {
-        "api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"},
-        "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1"}}})
+    let place = |kind: &&Kind| {
+        let path = if kind.group.is_empty() { "api/v1".to_owned() } else { format!("apis/{}", kind.api_version()) };
+        let found = json!({"serverRelativeURL": format!("/openapi/v3/{path}")});
+        (path, found)
+    };
+    let paths: Map<String, Value> = kind::all().iter().map(place).collect();
+    json!({"paths": paths})
 }
 
 /// Version 3 of one group: its paths with the parameters that `kubectl` looks for, and schemas.

@@ -31,6 +31,8 @@ pub(super) enum Route {
     Objects(Target),
     /// `/kith/...`, `/metrics`
     Extra,
+    /// `/kith/v1/blobs/...`: for devices alone.
+    Blobs,
 }
 
 /// The objects that a path means.
@@ -48,6 +50,9 @@ pub(super) struct Target {
 impl Route {
     /// What a path means; `None` when nothing is there.
     pub(super) fn parse(path: &str) -> Option<Self> {
+        if path.strip_prefix(super::BLOBS).is_some_and(|rest| rest.starts_with('/')) {
+            return Some(Self::Blobs);
+        }
         if path == "/kith" || path.starts_with("/kith/") || path == "/metrics" {
             return Some(Self::Extra);
         }

@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::read::{key, object};
 use super::route::Target;
 use super::secret::is_secret;
-use super::{Api, new_uid, scale};
+use super::{Api, ephemeral, new_uid, scale};
 use crate::consensus::Freshness;
 use crate::resource::patch::{self, PatchError, PatchKind};
-use crate::resource::{kind, meta};
+use crate::resource::{kind, meta, validate};
 use crate::store::{Batch, Check, Document, Key, Outcome, Precondition, Write};
 
 /// How often a write is tried again when another writer was faster.
@@ -90,7 +90,8 @@ impl Api {
         for attempt in 1..=ATTEMPTS {
             let identity = (self.now(), new_uid(), rand::random());
             let mut told = Vec::new();
-            let made = admit::create(target, sent.clone(), strictness, identity, &mut told)?;
+            let mut made = admit::create(target, sent.clone(), strictness, identity, &mut told)?;
+            self.prioritise(target, &mut made)?;
             let name = meta::name(&made).to_owned();
             let generated = meta::name(&sent).is_empty() && target.name.is_empty();
             let key = Key::new(target.kind.store_kind(), target.namespace.clone(), name.clone());
@@ -205,6 +206,7 @@ impl Api {
             let mut told = Vec::new();
             let seen = if scaled { scale::of(&old) } else { old.clone() };
             let new = wanted(&seen)?;
+            let old_form = ephemeral::is_own(&new);
             let fixed = meta::text(&new, "resourceVersion").to_owned();
             if !fixed.is_empty() && fixed != document.modified.to_string() {
                 // The client may have read a newer state from another device.
@@ -223,13 +225,23 @@ impl Api {
                     admit::count_generation(target.kind, &stored_before, &mut object);
                     object
                 }
-                _ => admit::update(target, &stored_before, new, strictness, &mut told)?,
+                "ephemeralcontainers" => {
+                    let pod = ephemeral::into_pod(target.kind, &stored_before, &new)?;
+                    admit::update(target, &stored_before, pod, strictness, &mut told, validate::extended)?
+                }
+                _ => admit::update(target, &stored_before, new, strictness, &mut told, validate::update)?,
             };
             let mut stored = stored;
             meta::remove(&mut stored, "resourceVersion");
             let show = |stored: Value, revision| {
                 let object = at(stored, revision);
-                Ok(if scaled { scale::of(&object) } else { object })
+                Ok(if scaled {
+                    scale::of(&object)
+                } else if old_form {
+                    ephemeral::of(&object)
+                } else {
+                    object
+                })
             };
             if stored == stored_before {
                 warnings.append(&mut told);

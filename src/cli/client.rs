@@ -40,6 +40,8 @@ pub(crate) mod media {
     pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     /// Merge patch, RFC 7386.
     pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+    /// Strategic merge patch: lists are merged by name.
+    pub(crate) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
     /// Server-side apply.
     pub(crate) const APPLY_PATCH: &str = "application/apply-patch+yaml";
 }

@@ -14,6 +14,7 @@ mod client;
 mod completion;
 mod cordon;
 mod cp;
+mod debug;
 mod delete;
 mod describe;
 mod dev;
@@ -145,8 +146,10 @@ enum Command {
     Run(run::RunArgs),
     /// Run a program in a container
     Exec(exec::ExecArgs),
-    /// Print what a container writes from now on
+    /// See what a container writes from now on, and talk to it
     Attach(attach::AttachArgs),
+    /// Look at a running pod from a container of another image beside its own
+    Debug(debug::DebugArgs),
     /// Copy files into a container or out of it
     Cp(cp::CpArgs),
     /// What devices and pods use now
@@ -259,6 +262,7 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Logs(args) => wait(logs::run(&args, &session.client()?)),
         Command::Run(args) => wait(run::run(&args, &session.client()?)),
         Command::Exec(args) => wait(exec::run(&args, &session.client()?)),
+        Command::Debug(args) => wait(debug::run(&args, &session.client()?)),
         Command::Attach(args) => wait(attach::run(&args, &session.client()?)),
         Command::Cp(args) => wait(cp::run(&args, &session.client()?)),
         Command::Top(command) => wait(top::run(&command, &session.client()?)),

@@ -1,21 +1,16 @@
-//! `kith run`: one pod from the command line; with `--attach`, what it writes, and its exit code.
-
-use std::time::Duration;
+//! `kith run`: one pod from the command line; with `--attach`, what it writes, and its exit code; with
+//! `-it`, its terminal.
 
 use clap::{Args, ValueEnum};
-use hyper::Method;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Ask, Client, query};
-use super::failure::{Code, Failure};
-use super::output::{note, raw, say};
-use super::pod;
+use super::attach;
+use super::client::Client;
+use super::failure::Failure;
+use super::output::say;
+use super::pod::life::{self, Life};
 use super::target::{Namespace, Target};
 use crate::resource::kind;
-
-/// Time between looks at a pod that starts or ends.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What happens when the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,8 +51,14 @@ pub(crate) struct RunArgs {
     /// Print what it writes until it ends, and end with its exit code
     #[arg(long)]
     attach: bool,
+    /// Give it this standard input; attaches
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give it a terminal; attaches
+    #[arg(short, long)]
+    tty: bool,
     /// Delete the pod afterwards
-    #[arg(long, requires = "attach")]
+    #[arg(long)]
     rm: bool,
     /// The words are the program and its arguments, not arguments of the image's program
     #[arg(long)]
@@ -67,17 +68,29 @@ pub(crate) struct RunArgs {
     args: Vec<String>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+impl RunArgs {
+    /// Whether somebody waits for its end.
+    fn attaches(&self) -> bool {
+        self.attach || self.stdin || self.tty
+    }
+}
+
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let found = text.split_once('=').filter(|(name, _)| !name.is_empty());
     found.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or(format!("{text:?} is not NAME=VALUE"))
 }
 
 /// The pod that the flags describe.
 fn manifest(args: &RunArgs) -> Value {
-    let restart = args.restart.unwrap_or(if args.attach { Restart::Never } else { Restart::Always });
+    let restart = args.restart.unwrap_or(if args.attaches() { Restart::Never } else { Restart::Always });
     let mut container = json!({"name": args.name, "image": args.image});
     if !args.args.is_empty() {
         container[if args.command { "command" } else { "args" }] = json!(args.args);
+    }
+    for (field, on) in [("stdin", args.stdin), ("stdinOnce", args.stdin), ("tty", args.tty)] {
+        if on {
+            container[field] = json!(true);
+        }
     }
     if !args.env.is_empty() {
         container["env"] = args.env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
@@ -98,70 +111,21 @@ fn manifest(args: &RunArgs) -> Value {
 }
 
 pub(crate) async fn run(args: &RunArgs, client: &Client) -> Result<(), Failure> {
+    if args.rm && !args.attaches() {
+        return Err(Failure::usage("--rm needs --attach, -i or -t: else nobody waits for its end"));
+    }
     let pods = Target { kind: &kind::POD, name: None };
     let path = pods.collection(Some(args.namespace.name()), Vec::new());
     let made: Value = client.post(&path, &manifest(args)).await?;
-    if !args.attach {
+    if !args.attaches() {
         return say!("pod/{} created", args.name);
     }
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let ended = tokio::select! {
-        ended = follow(&made, client) => ended,
-        _ = interrupt.recv() => Err(Failure::ended(130)),
-        _ = terminate.recv() => Err(Failure::ended(143)),
-    };
+    let how = attach::How { container: args.name.clone(), stdin: args.stdin, tty: args.tty };
+    let ended = Life { pod: &made, list: "containerStatuses", how: &how, client }.whole().await;
     if args.rm {
-        let one = Target { kind: &kind::POD, name: Some(args.name.clone()) };
-        let path = one.path(Some(args.namespace.name()));
-        let deleted: Result<Value, Failure> = client.json(Ask::new(Method::DELETE, &path)).await;
-        match deleted {
-            Ok(_) => note!("pod \"{}\" deleted", args.name),
-            Err(failure) => note!("{}", failure.during("delete the pod").text().trim_end()),
-        }
+        life::delete(&made, client).await;
     }
     ended
-}
-
-/// Prints what the pod's container writes, from its first line on, and tells how it ended.
-async fn follow(made: &Value, client: &Client) -> Result<(), Failure> {
-    let mut said = String::new();
-    let path = pod::path(made, "");
-    let path = path.trim_end_matches('/');
-    loop {
-        let pod: Value = client.get(path).await?;
-        let state = state(&pod);
-        if state["running"].is_object() || state["terminated"].is_object() {
-            break;
-        }
-        if let Some(reason) = state["waiting"]["reason"].as_str().filter(|reason| *reason != "ContainerCreating")
-            && reason != said
-        {
-            reason.clone_into(&mut said);
-            note!("waiting: {reason} {}", state["waiting"]["message"].as_str().unwrap_or_default());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    let log = format!("{}{}", pod::path(made, "log"), query([("follow", "true".to_owned())]));
-    let mut stream = client.stream(Ask::get(&log).accept("*/*")).await?;
-    while let Some(bytes) = stream.chunk().await? {
-        raw(&bytes)?;
-    }
-    loop {
-        let pod: Value = client.get(path).await?;
-        if let Some(code) = state(&pod)["terminated"]["exitCode"].as_i64() {
-            let code = u8::try_from(code).unwrap_or(1);
-            return if code == 0 { Ok(()) } else { Err(Failure::ended(code)) };
-        }
-        if pod["metadata"]["deletionTimestamp"].is_string() {
-            return Err(Failure::new(Code::Refused, "the pod was deleted meanwhile"));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn state(pod: &Value) -> Value {
-    pod["status"]["containerStatuses"][0]["state"].clone()
 }
 
 #[cfg(test)]
@@ -188,6 +152,12 @@ mod tests {
         let pod = manifest(&Line::try_parse_from(words.split(' ')).unwrap().run);
         assert_eq!(pod["spec"]["restartPolicy"], "OnFailure");
         assert_eq!(pod["spec"]["containers"][0]["command"], json!(["echo"]));
-        assert!(Line::try_parse_from("run web --image i --rm".split(' ')).is_err());
+        let pod = manifest(&Line::try_parse_from("run sh --image i -it --rm".split(' ')).unwrap().run);
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(
+            (&container["stdin"], &container["stdinOnce"], &container["tty"]),
+            (&json!(true), &json!(true), &json!(true))
+        );
+        assert_eq!(pod["spec"]["restartPolicy"], "Never");
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::ProxyAddress;
+
 /// More open at once than this, and a small device is busy with nothing else.
 const AT_ONCE: std::ops::RangeInclusive<usize> = 1..=16;
 
@@ -39,11 +41,29 @@ pub struct ImagesConfig {
     pub clear_to_percent: u8,
     /// Bytes that images may take; 0: as many as the percents allow.
     pub max_bytes: u64,
+    /// The proxy that registries are reached through: `http://[USER:PASSWORD@]HOST[:PORT]`. Empty: what
+    /// the agent's environment says (`HTTPS_PROXY`, `HTTP_PROXY`).
+    pub proxy: String,
+    /// Registries that are reached without it: `HOST`, `.DOMAIN`, `ADDRESS/PREFIX`, `*`. Empty: what the
+    /// environment says (`NO_PROXY`). This device itself is never reached through it.
+    pub no_proxy: Vec<String>,
+    /// Bytes a second at which this device gives layers of images to others of its fleet, and then asks
+    /// them before a registry; 0: neither. Never with `profile = "metered"`.
+    pub peer_bytes_per_second: u64,
 }
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { pulls_at_once: 3, layers_at_once: 3, clear_above_percent: 85, clear_to_percent: 80, max_bytes: 0 }
+        Self {
+            pulls_at_once: 3,
+            layers_at_once: 3,
+            clear_above_percent: 85,
+            clear_to_percent: 80,
+            max_bytes: 0,
+            proxy: String::new(),
+            no_proxy: Vec::new(),
+            peer_bytes_per_second: 16 << 20,
+        }
     }
 }
 
@@ -80,6 +100,9 @@ impl ImagesConfig {
                 found.push(format!("images.{key} is {value}, but must be from {least} to {most}"));
             }
         }
+        if let Some(Err(why)) = (!self.proxy.is_empty()).then(|| self.proxy.parse::<ProxyAddress>()) {
+            found.push(format!("images.proxy: {why}"));
+        }
         let (above, to) = (self.clear_above_percent, self.clear_to_percent);
         if above > 100 {
             found.push(format!("images.clear_above_percent is {above}, but must be from 0 to 100"));
@@ -95,10 +118,18 @@ mod tests {
 
     #[test]
     fn mistakes_of_registries_are_named() {
-        let text = "[images]\nlayers_at_once = 0\nclear_to_percent = 90\n\
+        let text = "[images]\nlayers_at_once = 0\nproxy = \"https://p\"\nclear_to_percent = 90\n\
             [registries.\"a:1\"]\nmirrors = [\"https://b\"]\nca_file = \"ca.pem\"\ninsecure = true\nusername = \"u\"\n";
         let error = Config::parse("agent.toml".as_ref(), text).unwrap_err().to_string();
-        for part in ["layers_at_once", "clear_to_percent", "https://b", "ca_file", "plain HTTP", "password_file"] {
+        for part in [
+            "layers_at_once",
+            "clear_to_percent",
+            "https://b",
+            "images.proxy",
+            "ca_file",
+            "plain HTTP",
+            "password_file",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
         let text = "[registries.\"a:1\"]\nmirrors = [\"b:5000/x\"]\nusername = \"u\"\npassword_file = \"/p\"\n";

@@ -49,7 +49,7 @@ pub use digest::Digest;
 pub use name::ImageName;
 pub use names::NamesVersion;
 pub use prune::{Cleared, Limits, Scope};
-pub use pull::{Progress, Pulled, Puller};
+pub use pull::{Bringing, Neighbourhood, Neighbours, Offer, Progress, Pulled, Puller, Under, rank};
 pub use registry::{Credentials, Keychain, RegistryError, Wall};
 pub use room::Room;
 pub use save::Format;
@@ -101,6 +101,14 @@ pub enum ImageError {
         /// The feature and the image.
         what: String,
         /// What to do instead.
+        hint: String,
+    },
+    /// No registry is named, and none is set for such names.
+    #[error("image {name} names no registry, and this device has no mirror for {}: {hint}", name::HUB)]
+    NoRegistry {
+        /// The image.
+        name: ImageName,
+        /// What to put where.
         hint: String,
     },
     /// The disk can not hold it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,8 @@ pub const POD: &str = "Pod";
 pub const EVENT: &str = "Event";
 /// Store kind of claims.
 pub const CLAIM: &str = "PersistentVolumeClaim";
+/// Store kind of priority classes.
+pub const PRIORITY_CLASS: &str = "scheduling.k8s.io/PriorityClass";
 /// Store kind of deployments.
 pub const DEPLOYMENT: &str = "apps/Deployment";
 /// Store kind of replica sets.
@@ -85,6 +88,8 @@ pub struct Fleet {
     pub pods: BTreeMap<Key, Versioned<Pod>>,
     /// Claims: their volumes are on one device. They are among the others too.
     pub claims: BTreeMap<Key, Versioned<PersistentVolumeClaim>>,
+    /// Priority classes by name.
+    pub priority_classes: BTreeMap<String, Versioned<PriorityClass>>,
     /// Events.
     pub events: BTreeMap<Key, Versioned<Event>>,
     /// Objects of every other served kind: they have owners and a namespace.
@@ -135,6 +140,7 @@ impl Fleet {
             REPLICA_SET => drop(self.replica_sets.remove(key)),
             POD => drop(self.pods.remove(key)),
             EVENT => drop(self.events.remove(key)),
+            PRIORITY_CLASS => drop(self.priority_classes.remove(&key.name)),
             CLAIM => {
                 self.claims.remove(key);
                 self.others.remove(key);
@@ -148,7 +154,7 @@ impl Fleet {
     /// known in case their namespace or an owner goes.
     pub fn is_planned(&self, key: &Key) -> bool {
         match key.kind.as_str() {
-            NODE | NAMESPACE | DEPLOYMENT | REPLICA_SET | POD | EVENT | CLAIM => true,
+            NODE | NAMESPACE | DEPLOYMENT | REPLICA_SET | POD | EVENT | CLAIM | PRIORITY_CLASS => true,
             _ => {
                 let ending = |found: &Versioned<Namespace>| found.object.metadata.deletion_timestamp.is_some();
                 let owned = self.others.get(key).is_some_and(|other| !other.owners.is_empty());
@@ -171,6 +177,7 @@ impl Fleet {
             REPLICA_SET => drop(self.replica_sets.insert(key.clone(), object(document)?)),
             POD => drop(self.pods.insert(key.clone(), object(document)?)),
             EVENT => drop(self.events.insert(key.clone(), object(document)?)),
+            PRIORITY_CLASS => drop(self.priority_classes.insert(key.name.clone(), object(document)?)),
             CLAIM => {
                 let claim: Versioned<PersistentVolumeClaim> = object(document)?;
                 self.others.insert(key, Other::new(claim.object.metadata.clone(), document.modified));

@@ -1,7 +1,7 @@
 //! The scheduler: binds each waiting pod to a device that fits, or says why none does. It only
 //! writes `spec.nodeName` and the pod's own PodScheduled condition.
 //!
-//! Among devices that fit, those that have the images come first, then those with the fewest
+//! Pods of a higher priority choose first. Among devices that fit, those that have the images come first, then those with the fewest
 //! copies of the same owner, then the emptiest, then the one that a hash of the pod and the device
 //! prefers, so that ties neither depend on an order nor always fall on the same device.
 
@@ -18,6 +18,7 @@ use super::view::View;
 use super::{Reason, device, pods};
 use crate::resource::Timestamp;
 use crate::resource::occurrence::{Occurrence, reference_to};
+use crate::resource::priority::Class;
 use crate::store::Key;
 
 pub(super) fn plan(view: &View<'_>, draft: &mut Draft) {
@@ -28,7 +29,7 @@ pub(super) fn plan(view: &View<'_>, draft: &mut Draft) {
     }
     waiting.sort_by_key(|(key, pod)| {
         let created = pod.object.metadata.creation_timestamp.as_ref().map_or(Timestamp(0), Timestamp::from);
-        (created, *key)
+        (std::cmp::Reverse(view.priority(&pod.object)), created, *key)
     });
     let mut offers: Vec<Offer<'_>> = view
         .fleet
@@ -54,6 +55,10 @@ fn place<'a>(view: &View<'a>, draft: &mut Draft, offers: &mut [Offer<'a>], key: 
     let Some(demand) = Demand::of(&pod.object) else {
         draft.note(key, Reason::Unschedulable, "the pod has no spec");
         return;
+    };
+    let class = match pod.object.spec.as_ref().map_or(Ok(None), |spec| view.class_of(spec)) {
+        Ok(class) => class,
+        Err(why) => return refuse(view, draft, key, pod, format!("{why}.")),
     };
     let claims = match Claims::of(view, &pod.object) {
         Ok(claims) => claims,
@@ -86,7 +91,7 @@ fn place<'a>(view: &View<'a>, draft: &mut Draft, offers: &mut [Offer<'a>], key: 
     }
     match best {
         Some((_, index)) => {
-            if bind(view, draft, &offers[index], key, pod, &claims) {
+            if bind(view, draft, &offers[index], (key, pod), class, &claims) {
                 offers[index].take(&demand, true);
             }
         }
@@ -126,8 +131,8 @@ fn bind(
     view: &View<'_>,
     draft: &mut Draft,
     offer: &Offer<'_>,
-    key: &Key,
-    pod: &Versioned<Pod>,
+    (key, pod): (&Key, &Versioned<Pod>),
+    class: Option<Class<'_>>,
     claims: &Claims<'_>,
 ) -> bool {
     let scheduled = PodCondition {
@@ -137,7 +142,13 @@ fn bind(
         ..PodCondition::default()
     };
     let mut bound = pods::with_condition(&pod.object, scheduled);
-    bound.spec.get_or_insert_default().node_name = Some(offer.name.to_owned());
+    let spec = bound.spec.get_or_insert_default();
+    spec.node_name = Some(offer.name.to_owned());
+    if let Some(class) = class {
+        // A pod of a template: for others it was done when they were made.
+        spec.priority = Some(class.value);
+        spec.priority_class_name = Some(class.name.to_owned());
+    }
     let occurrence = Occurrence {
         involved: reference_to(&pod.object),
         warning: false,

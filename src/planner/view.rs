@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::fleet::{Fleet, Versioned};
 use crate::resource::Timestamp;
+use crate::resource::priority::{self, Class};
 use crate::store::Key;
 
 pub(super) struct View<'a> {
@@ -91,6 +92,27 @@ impl<'a> View<'a> {
 
     pub(super) fn is_member(&self, node: &str) -> bool {
         self.fleet.members.is_empty() || self.fleet.members.contains(node)
+    }
+
+    /// What a pod's class makes of its priority: the class's name and value; nothing where the pod says its
+    /// priority itself, or is of no class.
+    pub(super) fn class_of(&self, spec: &'a PodSpec) -> Result<Option<Class<'a>>, String> {
+        if spec.priority.is_some() {
+            return Ok(None);
+        }
+        let classes = self.fleet.priority_classes.iter().map(|(name, found)| Class {
+            name,
+            value: found.object.value,
+            global_default: found.object.global_default == Some(true),
+        });
+        priority::class(spec.priority_class_name.as_deref().unwrap_or_default(), classes)
+    }
+
+    /// How much a pod matters: what its spec says, or its class.
+    pub(super) fn priority(&self, pod: &'a Pod) -> i32 {
+        let Some(spec) = &pod.spec else { return 0 };
+        let by_class = || self.class_of(spec).ok().flatten().map_or(0, |class| class.value);
+        spec.priority.unwrap_or_else(by_class)
     }
 
     /// Whether a namespace is on its way out: nothing new is made in it.

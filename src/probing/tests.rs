@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::reconciler::HttpAsk;
 use crate::reconciler::container::{ContainerSpec, ObservedContainer, PodRef, StopSignal};
-use crate::runtime::{Captured, ExecSession, ExecSpec, RuntimeError, Usage};
+use crate::runtime::{Attached, Captured, ExecSession, ExecSpec, RuntimeError, Usage};
 
 /// A runtime of one container whose programs end as their names say.
 struct Programs;
@@ -46,6 +46,10 @@ impl Runtime for Programs {
                 code => Ok(Captured { code: code.parse().ok(), output }),
             }
         })
+    }
+
+    fn attach<'a>(&'a self, own: &'a ContainerRef, _: bool) -> BoxFuture<'a, Result<Option<Attached>, RuntimeError>> {
+        Box::pin(async { Err(RuntimeError::Unknown(own.id())) })
     }
 
     fn connect<'a>(

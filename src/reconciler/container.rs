@@ -84,6 +84,28 @@ pub struct ContainerSpec {
     /// Where it may leave a message about its end; `None` means that nobody asks.
     #[serde(default)]
     pub last_words: Option<LastWords>,
+    /// Whether somebody may talk to it.
+    #[serde(default)]
+    pub console: Console,
+}
+
+/// What stands at a container's standard streams beside its log. The default: nobody is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Console {
+    /// Whether it has an input; without, that is empty.
+    pub stdin: bool,
+    /// Whether its input ends when the first who attached to it lets go.
+    pub once: bool,
+    /// Whether its streams are a terminal.
+    pub tty: bool,
+}
+
+impl Console {
+    /// Whether there is anything to attach to.
+    pub fn is_open(self) -> bool {
+        self.stdin || self.tty
+    }
 }
 
 /// A container's message about its end.

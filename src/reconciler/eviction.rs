@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateTermin
 
 use super::lifecycle::Case;
 use super::{Action, Decision};
-use crate::resource::{Quantity, Timestamp, footprint};
+use crate::resource::{Quantity, Timestamp, footprint, priority};
 
 /// Pods of this priority and above are never evicted for others: `system-cluster-critical`.
 const CRITICAL: i32 = 2_000_000_000;
@@ -199,12 +199,10 @@ fn runs(pod: &Pod) -> bool {
 
 /// A pod's priority; 0 when it says nothing.
 pub fn priority(spec: &PodSpec) -> i32 {
-    let by_class = match spec.priority_class_name.as_deref() {
-        Some("system-node-critical") => CRITICAL + 1000,
-        Some("system-cluster-critical") => CRITICAL,
-        _ => 0,
-    };
-    spec.priority.unwrap_or(by_class)
+    // Of a static pod nobody but this device has made a number of its class.
+    let named = spec.priority_class_name.as_deref();
+    let by_class = || priority::SYSTEM.iter().find(|(name, _)| named == Some(*name)).map_or(0, |(_, value)| *value);
+    spec.priority.unwrap_or_else(by_class)
 }
 
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {

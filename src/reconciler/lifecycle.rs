@@ -53,6 +53,10 @@ impl<'a> Case<'a> {
             self.terminate(decision);
         } else if let Some(why) = self.target.evicted.get(&self.reference.uid) {
             eviction::evict(self, decision, why);
+            if !self.own.iter().any(|container| is_alive(container)) {
+                // What they hold is what the device is short of.
+                self.remove_volumes(decision);
+            }
             self.unshelter(decision);
             self.tidy(decision);
         } else if matches!(phase, Some("Succeeded" | "Failed")) {

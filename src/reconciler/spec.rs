@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::container::{ContainerRef, ContainerSpec, Limits};
+use super::container::{Console, ContainerRef, ContainerSpec, Limits};
 use super::env::{self, Sources};
 use super::expand::expand;
 use super::sandbox::ReadySandbox;
@@ -151,7 +151,13 @@ pub fn container_spec(
         confinement,
         devices: Vec::new(),
         last_words: None,
+        console: console(container),
     })
+}
+
+fn console(container: &Container) -> Console {
+    let stdin = container.stdin == Some(true);
+    Console { stdin, once: stdin && container.stdin_once == Some(true), tty: container.tty == Some(true) }
 }
 
 /// `command` replaces the image's entrypoint and its arguments; `args` only the arguments.

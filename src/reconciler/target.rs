@@ -129,7 +129,8 @@ pub struct Settings {
     pub backoff_cap: Duration,
     /// A container that ran for so long starts over with its waits.
     pub backoff_reset: Duration,
-    /// Time between asking and killing for containers whose pod is not known any more.
+    /// Time between asking and killing for containers whose pod is not known any more: it was deleted by
+    /// force, as any other goes only when its device says that nothing of it is left.
     pub orphan_grace: Duration,
     /// Time until a kill that changed nothing is repeated.
     pub kill_retry: Duration,
@@ -147,7 +148,7 @@ impl Default for Settings {
             backoff_base: Duration::from_secs(10),
             backoff_cap: Duration::from_mins(5),
             backoff_reset: Duration::from_mins(10),
-            orphan_grace: Duration::from_secs(30),
+            orphan_grace: Duration::from_secs(1),
             kill_retry: Duration::from_secs(2),
             sandbox_retry: Duration::from_secs(5),
             pids_limit: 1024,

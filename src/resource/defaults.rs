@@ -23,6 +23,11 @@ pub fn apply(kind: &Kind, object: &mut Value) {
             }
         }
         "Secret" => super::volume::secret_defaults(object),
+        "PriorityClass" => {
+            if let Some(class) = object.as_object_mut() {
+                absent(class, "preemptionPolicy", || json!("PreemptLowerPriority"));
+            }
+        }
         "PersistentVolumeClaim" => {
             if let Some(spec) = child(object, "spec") {
                 absent(spec, "volumeMode", || json!("Filesystem"));
@@ -73,10 +78,14 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
         super::volume::defaults(volume);
     }
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(container) = container.as_object_mut() {
                 container_defaults(container, host_network);
+                if list == "ephemeralContainers" {
+                    // It can not ask for any.
+                    container.remove("resources");
+                }
             }
         }
     }

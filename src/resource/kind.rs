@@ -66,7 +66,7 @@ pub static POD: Kind = Kind {
     short: &["po"],
     namespaced: true,
     categories: &["all"],
-    subresources: &["attach", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "ephemeralcontainers", "exec", "log", "portforward", "status"],
     verbs: ALL_VERBS,
 };
 
@@ -154,7 +154,22 @@ pub static REPLICA_SET: Kind = Kind {
     verbs: ALL_VERBS,
 };
 
-static ALL: [&Kind; 9] = [&NAMESPACE, &NODE, &POD, &CONFIG_MAP, &SECRET, &CLAIM, &EVENT, &DEPLOYMENT, &REPLICA_SET];
+/// How much pods matter against others.
+pub static PRIORITY_CLASS: Kind = Kind {
+    group: "scheduling.k8s.io",
+    version: "v1",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    singular: "priorityclass",
+    short: &["pc"],
+    namespaced: false,
+    categories: &[],
+    subresources: &[],
+    verbs: ALL_VERBS,
+};
+
+static ALL: [&Kind; 10] =
+    [&NAMESPACE, &NODE, &POD, &CONFIG_MAP, &SECRET, &CLAIM, &EVENT, &DEPLOYMENT, &REPLICA_SET, &PRIORITY_CLASS];
 
 impl Kind {
     /// `v1` or `apps/v1`.

@@ -16,6 +16,7 @@ pub mod meta;
 pub mod names;
 pub mod occurrence;
 pub mod patch;
+pub mod priority;
 pub mod quantity;
 pub mod selector;
 pub mod table;

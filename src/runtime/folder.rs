@@ -96,8 +96,8 @@ impl Folder {
         }
         let draft = Self(self.0.with_file_name(format!(".new-{}", self.id())));
         let _ = fs::remove_dir_all(&draft.0);
-        fs::create_dir_all(&draft.0)?;
-        fs::write(draft.0.join("spec.json"), serde_json::to_vec(order)?)?;
+        make_private(&draft.0)?;
+        write_private(&draft.0.join("spec.json"), &serde_json::to_vec(order)?)?;
         let lock = draft.lock()?.ok_or_else(|| io::Error::other("a folder just made is locked"))?;
         fs::rename(&draft.0, &self.0)?;
         Ok(lock)
@@ -207,9 +207,23 @@ pub(super) fn is_container_id(name: &str) -> bool {
         && parts.next().is_some()
 }
 
+/// Whether what is written to a folder stays in memory. Variables of containers may be secret.
+pub fn is_in_memory(folder: &Path) -> bool {
+    use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+    /// Magic number of ramfs.
+    const RAMFS: FsType = FsType(0x8584_58f6);
+    statfs(folder).is_ok_and(|found| [TMPFS_MAGIC, RAMFS].contains(&found.filesystem_type()))
+}
+
 /// Makes a folder that only root gets to, with its parents.
 pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes a new file that only root reads: variables of a container may be secret.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
 }
 
 fn read_whole<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {

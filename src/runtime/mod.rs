@@ -14,11 +14,13 @@
 //! The agent owns nothing that a container needs to live: it may be killed at any instant, and the
 //! next one reads everything back from `<run_dir>/containers`.
 
+mod attach;
 mod cgroup;
 mod consumption;
 mod dial;
 mod exec;
 mod folder;
+mod follow;
 mod holders;
 mod last_words;
 mod orphan;
@@ -31,8 +33,10 @@ mod signal;
 pub mod trial;
 mod usage;
 
+pub use attach::{Attached, Written};
 pub use consumption::{OnDisk, on_disk};
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
+pub use folder::is_in_memory;
 pub use orphan::kill_everything;
 pub use shims::{Shims, ShimsConfig};
 pub use usage::{Amount, Usage};
@@ -101,6 +105,15 @@ pub trait Runtime: Send + Sync + 'static {
         timeout: Duration,
         limit: usize,
     ) -> BoxFuture<'a, Result<Captured, RuntimeError>>;
+
+    /// Attaches to a running container: what it writes from now on, and its input. `writes` says that the
+    /// input is used: one that ends with its first user then ends with this one. `None` for a container
+    /// that has neither input nor terminal.
+    fn attach<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        writes: bool,
+    ) -> BoxFuture<'a, Result<Option<Attached>, RuntimeError>>;
 
     /// Connects to a TCP port of the network that a running container is in.
     fn connect<'a>(

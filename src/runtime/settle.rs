@@ -103,6 +103,7 @@ fn attend(
         cgroup: order.cgroup.clone(),
         adopted: true,
         shared: order.spec.namespaces.pid != Namespace::Own,
+        console: order.spec.console,
         init,
         started,
         oom_file: hierarchies.oom_file(&order.cgroup),

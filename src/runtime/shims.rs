@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,10 +19,11 @@ use tokio::sync::watch;
 
 use super::cgroup::Hierarchies;
 use super::folder::{Folder, LogLimits, Order, Standing, check_id, is_container_id, make_private};
+use super::follow::follow;
 use super::pidfd;
 use super::seal::SealedExe;
-use super::{Captured, ExecSession, ExecSpec, Runtime, RuntimeError, Usage};
-use super::{dial, exec, holders, last_words, settle, signal, usage};
+use super::{Attached, Captured, ExecSession, ExecSpec, Runtime, RuntimeError, Usage};
+use super::{attach, dial, exec, holders, last_words, settle, signal, usage};
 use crate::kill_point;
 use crate::reconciler::container::{
     ContainerRef, ContainerSpec, ContainerState, Namespace, ObservedContainer, StopSignal, log_path,
@@ -30,9 +31,6 @@ use crate::reconciler::container::{
 
 /// Longest report that a shim may send about its start, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
-
-/// Pause before looking again at a shim that could not be watched.
-const BLIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where containers live on this device.
 #[derive(Clone, Debug)]
@@ -60,7 +58,7 @@ pub struct ShimsConfig {
 pub struct Shims(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     config: ShimsConfig,
     exe: SealedExe,
     hierarchies: Hierarchies,
@@ -340,7 +338,7 @@ impl Inner {
         Ok(folders)
     }
 
-    async fn settle_off_thread(self: &Arc<Self>, folder: &Folder) -> (Option<Standing>, Option<Child>) {
+    pub(super) async fn settle_off_thread(self: &Arc<Self>, folder: &Folder) -> (Option<Standing>, Option<Child>) {
         let (inner, folder) = (Arc::clone(self), folder.clone());
         let settled = tokio::task::spawn_blocking(move || {
             let waiter = settle::settle(&folder, &inner.exe, &inner.hierarchies).unwrap_or_else(|reason| {
@@ -429,6 +427,19 @@ impl Runtime for Shims {
         .boxed()
     }
 
+    fn attach<'a>(
+        &'a self,
+        reference: &'a ContainerRef,
+        writes: bool,
+    ) -> BoxFuture<'a, Result<Option<Attached>, RuntimeError>> {
+        async move {
+            let (folder, _) = self.known(reference)?;
+            let attached = attach::begin(&folder, writes).await;
+            attached.map_err(|reason| RuntimeError::Failed { step: "attach to a program", id: reference.id(), reason })
+        }
+        .boxed()
+    }
+
     fn connect<'a>(
         &'a self,
         reference: &'a ContainerRef,
@@ -470,31 +481,4 @@ impl Runtime for Shims {
 
 fn setup(step: String, error: &dyn std::fmt::Display) -> RuntimeError {
     RuntimeError::Setup { step, reason: error.to_string() }
-}
-
-/// Follows the shims of one container, one after the other, until nobody attends to it.
-async fn follow(inner: &Weak<Inner>, folder: Folder, mut child: Option<Child>) {
-    loop {
-        let fd = match &child {
-            Some(child) => pidfd::open(child.id().cast_signed()).ok(),
-            None => folder.progress().ok().flatten().and_then(|progress| progress.shim.open()),
-        };
-        let blind = fd.is_none();
-        if let Some(fd) = fd {
-            pidfd::ended(fd).await;
-        }
-        if let Some(mut child) = child.take() {
-            // It has ended: this reaps it and does not block.
-            let _ = child.wait();
-        }
-        let Some(inner) = inner.upgrade() else { return };
-        let (standing, next) = inner.settle_off_thread(&folder).await;
-        match (standing, next) {
-            (_, Some(next)) => child = Some(next),
-            // A shim that has not noted its pid yet, or one that could not be watched: looks again later.
-            (Some(Standing::Attended(_)), None) if blind => tokio::time::sleep(BLIND_PAUSE).await,
-            (Some(Standing::Attended(_)), None) => {}
-            _ => return,
-        }
-    }
 }

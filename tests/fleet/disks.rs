@@ -13,17 +13,22 @@ const DEVICES: [&str; 3] = ["d1", "d2", "d3"];
 /// Puts a device's data on an ext4 of its own, with its agent stopped meanwhile. `kith dev down`
 /// unmounts it, and the loop device goes with the mount.
 fn on_loop_disk(fleet: &Fleet, device: &str) {
+    on_disk_of(fleet, device, 64);
+    fleet.wait_same_hash(&DEVICES);
+}
+
+/// The same with so many MiB, on a device of any fleet.
+pub fn on_disk_of(fleet: &Fleet, device: &str, mib: u64) {
     let image = fleet.dir.join(format!("{device}.ext4"));
     fleet.dev(&["kill", device]);
     let (data, aside) = (fleet.file(device, "data"), fleet.file(device, "aside"));
-    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
     succeed(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image));
     std::fs::rename(&data, &aside).unwrap();
     std::fs::create_dir(&data).unwrap();
     succeed(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&data));
     succeed(Command::new("cp").arg("-aT").arg(&aside).arg(&data));
     fleet.dev(&["start", device]);
-    fleet.wait_same_hash(&DEVICES);
 }
 
 /// Takes every byte of a disk.

@@ -7,9 +7,12 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
+mod attach;
+mod blobs;
 mod clients;
 mod disks;
 mod doctor;
+mod evictions;
 mod examples;
 mod faults;
 mod harness;

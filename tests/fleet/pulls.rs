@@ -11,28 +11,36 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const HOST: &str = "127.0.0.1:5050";
 
 /// A registry in the network of `d1`.
-struct Registry(Child);
+pub struct Registry(Child);
 
 impl Registry {
     fn start(fleet: &Fleet) -> Self {
+        Self::listen(fleet, HOST)
+    }
+
+    /// Its log, with every request, is `registry.log` in the fleet's folder.
+    pub fn listen(fleet: &Fleet, address: &str) -> Self {
         let config = fleet.dir.join("registry.yml");
         let data = fleet.dir.join("registry");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{HOST}'}}\n",
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
             data.display()
         );
         std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(fleet.dir.join("registry.log")).unwrap();
         let name = fleet.dir.file_name().unwrap().to_str().unwrap();
         let child = Command::new(KITH)
             .args(["dev", "--fleet", name, "exec", "d1", "--", "docker-registry", "serve", config.to_str().unwrap()])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .spawn()
             .expect("apt-get install docker-registry");
+        let (_, port) = address.rsplit_once(':').unwrap();
         let registry = Self(child);
         wait_for("the registry to answer", || {
-            let answer = fleet.exec("d1", &["curl", "-sf", &format!("http://{HOST}/v2/")]);
+            let answer = fleet.exec("d1", &["curl", "-sf", &format!("http://127.0.0.1:{port}/v2/")]);
             answer.status.success().then_some(())
         });
         registry

@@ -17,13 +17,13 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const INPUT: usize = 3 << 20;
 
 /// A command line that reaches the fleet through d1.
-struct Client {
-    name: &'static str,
-    argv: Vec<String>,
+pub struct Client {
+    pub name: &'static str,
+    pub argv: Vec<String>,
 }
 
 impl Client {
-    fn all(fleet: &Fleet) -> Vec<Self> {
+    pub fn all(fleet: &Fleet) -> Vec<Self> {
         let config = fleet.dir.join("kubeconfig");
         fs::write(&config, fleet.kith("d1", &["kubeconfig"])).unwrap();
         let kubectl = |name, release: &str| {
@@ -36,25 +36,25 @@ impl Client {
         vec![kith, kubectl("kubectl 1.20", "1.20"), kubectl("kubectl 1.32", "1.32")]
     }
 
-    fn command(&self, fleet: &Fleet, args: &[&str]) -> Command {
+    pub fn command(&self, fleet: &Fleet, args: &[&str]) -> Command {
         let argv: Vec<&str> = self.argv.iter().map(String::as_str).chain(args.iter().copied()).collect();
         let mut command = fleet.inside("d1", &argv);
         command.stdin(Stdio::null());
         command
     }
 
-    fn run(&self, fleet: &Fleet, args: &[&str]) -> Output {
+    pub fn run(&self, fleet: &Fleet, args: &[&str]) -> Output {
         self.command(fleet, args).output().unwrap()
     }
 
-    fn done(&self, fleet: &Fleet, args: &[&str]) -> String {
+    pub fn done(&self, fleet: &Fleet, args: &[&str]) -> String {
         let output = self.run(fleet, args);
         assert!(output.status.success(), "{} {args:?}: {}", self.name, text(&output.stderr));
         text(&output.stdout)
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -28,13 +28,17 @@ impl Place {
     }
 
     pub fn puller(&self, registries: &[(&str, RegistryConfig)]) -> Puller {
+        self.puller_with(registries, &ImagesConfig::default())
+    }
+
+    pub fn puller_with(&self, registries: &[(&str, RegistryConfig)], images: &ImagesConfig) -> Puller {
         let registries: BTreeMap<String, RegistryConfig> =
             registries.iter().map(|(name, config)| ((*name).to_owned(), config.clone())).collect();
         let now = || {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
             Timestamp(u64::try_from(since.as_millis()).unwrap())
         };
-        Puller::new(self.store.clone(), registries, &ImagesConfig::default(), Arc::new(now))
+        Puller::new(self.store.clone(), registries, images, Arc::new(now))
     }
 
     /// An image whose layer holds incompressible bytes, and `/etc/hello`.

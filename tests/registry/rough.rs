@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kith::config::ImagesConfig;
 use kith::images::{ImageError, Keychain, Progress};
 use serde_json::json;
 
@@ -255,4 +256,69 @@ async fn redirects_are_followed_without_the_password_and_not_for_ever() {
     let looping = name(&format!("{}/loop/x:1", server.host));
     let error = puller.pull(&looping, &keychain, &Progress::default()).await.unwrap_err();
     assert!(matches!(&error, ImageError::Registry(_)) && error.to_string().contains("redirects more than"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_passes_on_what_is_asked_of_a_registry() {
+    let (_source, image, honest) = source();
+    let registry = "http://reg.test:5000";
+    let proxy = Scripted::start(move |request| match request.path.strip_prefix(registry) {
+        Some(path) => honest.reply(&Request { path: path.to_owned(), ..request.clone() }),
+        None => Reply::new(400, "no proxy is asked like that"),
+    });
+    let place = Place::new();
+    let images = ImagesConfig { proxy: format!("http://{}", proxy.host), ..ImagesConfig::default() };
+    let puller = place.puller_with(&[("reg.test:5000", plain())], &images);
+    let pulled = pull(&puller, "reg.test:5000/hello:1").await.unwrap();
+    assert_eq!((pulled.image.digest.clone(), place.hello(&pulled.image)), (image.digest, "hello:1".into()));
+    // This very machine is not reached through it, nor what is exempt.
+    for exempt in ["127.0.0.1:1", "x.far.test:5000"] {
+        let before = proxy.seen.lock().unwrap().len();
+        let images = ImagesConfig { no_proxy: vec![".far.test".into()], ..images.clone() };
+        let puller = Place::new().puller_with(&[(exempt, plain())], &images);
+        assert!(pull(&puller, &format!("{exempt}/hello:1")).await.unwrap_err().is_unreachable());
+        assert_eq!(proxy.seen.lock().unwrap().len(), before, "{exempt}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_goes_through_a_tunnel_of_the_proxy() {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (sender, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let known = head.iter().any(|line| line.eq_ignore_ascii_case("proxy-authorization: basic am86c2VjcmV0"));
+            let _ = sender.send(head[0].clone());
+            // What is behind the tunnel speaks no TLS.
+            let answer = if known { "HTTP/1.1 200 OK\r\n\r\nplain text" } else { "HTTP/1.1 407 Who\r\n\r\n" };
+            let _ = (&stream).write_all(answer.as_bytes());
+            // What the client says to that is read, or it would see a reset before the answer.
+            let _ = std::io::copy(&mut (&stream), &mut std::io::sink());
+        }
+    });
+    for (user, parts) in [("", ["connect", "USER:PASSWORD"]), ("jo:secret@", ["TLS handshake", "insecure = true"])] {
+        let images = ImagesConfig { proxy: format!("http://{user}{host}"), ..ImagesConfig::default() };
+        let place = Place::new();
+        let puller = place.puller_with(&[], &images);
+        let error = pull(&puller, "reg.test/hello:1").await.unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+        assert_eq!(asked.recv().unwrap(), "CONNECT reg.test:443 HTTP/1.1");
+        while asked.try_recv().is_ok() {}
+    }
+}
+
+#[tokio::test]
+async fn a_name_without_a_registry_says_what_to_put_where() {
+    let place = Place::new();
+    let error = pull(&place.puller(&[]), "hello:1").await.unwrap_err();
+    assert!(!error.is_unreachable());
+    let error = error.to_string();
+    for part in ["hello:1", "agent.toml", "[registries.\"docker.io\"]", "mirrors = [\"HOST:PORT\"]"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }

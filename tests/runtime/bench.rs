@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kith::reconciler::container::{
-    ContainerRef, ContainerSpec, ContainerState, Exit, Limits, PodRef, StopSignal, log_path,
+    Console, ContainerRef, ContainerSpec, ContainerState, Exit, Limits, PodRef, StopSignal, log_path,
 };
 use kith::runtime::{Runtime, Shims, ShimsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,6 +83,7 @@ impl Bench {
             confinement: kith::reconciler::container::Confinement::default(),
             devices: Vec::new(),
             last_words: None,
+            console: Console::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 mod adopt;
+mod attach;
 mod bench;
 mod escapes;
 mod exec;

@@ -16,7 +16,6 @@ use super::ask::Ask;
 use super::failure::Failure;
 use super::read::{key, object};
 use super::route::Target;
-use crate::consensus::Freshness;
 use crate::reconciler::container::{ContainerRef, PodRef, log_path};
 use crate::resource::{Timestamp, meta};
 use crate::store::Key;
@@ -78,25 +77,9 @@ impl Api {
     /// `GET` of a pod's log.
     pub(super) async fn logs(&self, target: &Target, ask: &Ask) -> Result<Answer, Failure> {
         let wanted = Wanted::of(ask, self.now())?;
-        let key = key(target);
-        let pod = if let Some(document) = self.replica().get(&key)? {
-            object(&document)?
-        } else {
-            // A log is also wanted in the dark: stale is good enough.
-            let _: Freshness = self.replica().barrier().await;
-            let document = self.replica().get(&key)?;
-            object(&document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?)?
-        };
+        let pod = self.pod(target).await?;
         let container = container_of(&pod, ask.query.get("container"))?;
-        let node = meta::text_at(&pod, "spec.nodeName");
-        if node.is_empty() {
-            let message = format!("pod {} does not have a host assigned: it waits to be scheduled", target.name);
-            return Err(Failure::bad_request(message));
-        }
-        if node != self.inner.config.node_name {
-            if let Some(by) = &ask.forwarded_by {
-                return Err(Failure::internal(format!("{by} asked for a log of device {node} here")));
-            }
+        if let Some(node) = self.elsewhere(&pod, "a log", ask.forwarded_by.as_deref())? {
             return self.forward(node, ask).await;
         }
         let folder = self.log_folder(&pod, &container);
@@ -108,7 +91,7 @@ impl Api {
         let Some(attempt) = files::attempt(&folder, wanted.previous && !waits).await else {
             return Err(Failure::bad_request(missing(&pod, &container, wanted.previous)));
         };
-        let life = Life { api: self.clone(), key, uid: meta::uid(&pod).to_owned(), container, attempt };
+        let life = Life { api: self.clone(), key: key(target), uid: meta::uid(&pod).to_owned(), container, attempt };
         let reader = Reader::open(folder, wanted, life)
             .await
             .map_err(|error| Failure::internal(format!("read the log of pod {}: {error}", target.name)))?;

@@ -87,14 +87,21 @@ async fn feed(from: Option<Incoming>, to: Option<Input>) {
 async fn follow_size(from: Option<Incoming>, terminal: Option<Terminal>) {
     let (Some(mut from), Some(terminal)) = (from, terminal) else { return };
     while let Some(bytes) = from.recv().await {
-        // Several may come in one piece; the last one counts, and what is none is passed over.
-        let sizes = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
-        let Some(size) = sizes.map_while(Result::ok).last() else { continue };
-        let number = |name: &str| size[name].as_u64().and_then(|number| u16::try_from(number).ok());
-        // A terminal without a size, as under a script, keeps the one that it has.
-        if let (Some(width @ 1..), Some(height @ 1..)) = (number("Width"), number("Height")) {
-            let _ = terminal.resize(TerminalSize { width, height });
+        if let Some(size) = sizes(&bytes) {
+            let _ = terminal.resize(size);
         }
+    }
+}
+
+/// The size of a terminal that a client tells. Several may come in one piece: the last one counts.
+pub(super) fn sizes(bytes: &[u8]) -> Option<TerminalSize> {
+    let sizes = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+    let size = sizes.map_while(Result::ok).last()?;
+    let number = |name: &str| size[name].as_u64().and_then(|number| u16::try_from(number).ok());
+    // A terminal without a size, as under a script, keeps the one that it has.
+    match (number("Width"), number("Height")) {
+        (Some(width @ 1..), Some(height @ 1..)) => Some(TerminalSize { width, height }),
+        _ => None,
     }
 }
 

@@ -28,9 +28,8 @@ use super::answer::{self, Answer};
 use super::ask::Ask;
 use super::failure::Failure;
 use super::logs::container_of;
-use super::read::{key, object};
+use super::read::key;
 use super::route::Target;
-use crate::consensus::Freshness;
 use crate::reconciler::container::{ContainerRef, ContainerState};
 use crate::resource::meta;
 use crate::runtime::Runtime;
@@ -46,7 +45,7 @@ pub(super) const SUBRESOURCES: [&str; 3] = ["attach", "exec", "portforward"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Purpose {
     Exec { command: Vec<String>, tty: bool, stdin: bool, stdout: bool, stderr: bool },
-    Attach { stdout: bool, stderr: bool },
+    Attach { tty: bool, stdin: bool, stdout: bool, stderr: bool },
     Forward { ports: Vec<u16> },
 }
 
@@ -80,34 +79,21 @@ impl Api {
         let permit = permits.try_acquire_owned().map_err(|_| {
             Failure::new(429, "TooManyRequests", format!("this device holds {STREAMS_LIMIT} streams to pods already"))
         })?;
-        let key = key(target);
-        let pod = if let Some(document) = self.replica().get(&key)? {
-            object(&document)?
-        } else {
-            // As for logs, stale is good enough.
-            let _: Freshness = self.replica().barrier().await;
-            let document = self.replica().get(&key)?;
-            object(&document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?)?
-        };
-        let purpose = purpose(&target.subresource, &ask, &pod)?;
+        let pod = self.pod(target).await?;
+        let purpose = purpose(&target.subresource, &ask)?;
         let agreement = agree(&ask.headers, matches!(purpose, Purpose::Forward { .. }))?;
-        let node = meta::text_at(&pod, "spec.nodeName");
-        if node.is_empty() {
-            let message = format!("pod {} does not have a host assigned: it waits to be scheduled", target.name);
-            return Err(Failure::bad_request(message));
-        }
-        if node != self.inner.config.node_name {
-            if let Some(by) = &ask.forwarded_by {
-                return Err(Failure::internal(format!("{by} asked for a pod of device {node} here")));
-            }
+        if let Some(node) = self.elsewhere(&pod, "a pod", ask.forwarded_by.as_deref())? {
             return self.relay(node, ask, permit).await;
         }
         let wanted = match purpose {
             Purpose::Forward { .. } => None,
             _ => Some(container_of(&pod, ask.query.get("container"))?),
         };
+        if let (Purpose::Attach { tty, stdin, .. }, Some(container)) = (&purpose, &wanted) {
+            attach::check(&pod, container, *tty, *stdin)?;
+        }
         let (runtime, reference) = self.running(&pod, wanted.as_deref()).await?;
-        self.open(ask, agreement, purpose, open::Subject { runtime, reference, key }, permit)
+        self.open(ask, agreement, purpose, open::Subject { runtime, reference, key: key(target) }, permit)
     }
 
     /// The run of a container that goes on now; any container's for none.
@@ -137,7 +123,11 @@ impl Api {
     }
 }
 
-fn purpose(subresource: &str, ask: &Ask, pod: &Value) -> Result<Purpose, Failure> {
+fn nothing_asked() -> Failure {
+    Failure::bad_request("you must specify at least one of stdin, stdout, stderr")
+}
+
+fn purpose(subresource: &str, ask: &Ask) -> Result<Purpose, Failure> {
     let flag = |name: &str| ask.query.flag(name);
     match subresource {
         "exec" => {
@@ -148,19 +138,17 @@ fn purpose(subresource: &str, ask: &Ask, pod: &Value) -> Result<Purpose, Failure
             let tty = flag("tty");
             let (stdin, stdout, stderr) = (flag("stdin"), flag("stdout"), flag("stderr") && !tty);
             if !stdin && !stdout && !stderr {
-                return Err(Failure::bad_request("you must specify at least one of stdin, stdout, stderr"));
+                return Err(nothing_asked());
             }
             Ok(Purpose::Exec { command, tty, stdin, stdout, stderr })
         }
         "attach" => {
-            if flag("stdin") || flag("tty") {
-                let name = meta::name(pod);
-                return Err(Failure::bad_request(format!(
-                    "containers have no standard input here: attach without -i and -t, or run a shell in it: \
-                     kith exec -it {name} -- sh"
-                )));
+            let tty = flag("tty");
+            let (stdin, stdout, stderr) = (flag("stdin"), flag("stdout"), flag("stderr") && !tty);
+            if !stdin && !stdout && !stderr {
+                return Err(nothing_asked());
             }
-            Ok(Purpose::Attach { stdout: flag("stdout"), stderr: flag("stderr") })
+            Ok(Purpose::Attach { tty, stdin, stdout, stderr })
         }
         _ => {
             let words = ask.query.all("ports");

@@ -111,16 +111,9 @@ async fn over_channels(api: &Api, purpose: Purpose, subject: Subject, mut channe
             let pod = forward::Pod { runtime: subject.runtime, reference: subject.reference };
             return forward::over_channels(pod, ports.clone(), channels).await;
         }
-        Purpose::Exec { tty, stdin, stdout, stderr, .. } => Streams {
+        Purpose::Exec { tty, stdin, stdout, stderr, .. } | Purpose::Attach { tty, stdin, stdout, stderr } => Streams {
             stdin: stdin.then(|| channels.incoming(STDIN)).flatten(),
             resize: tty.then(|| channels.incoming(RESIZE)).flatten(),
-            stdout: stdout.then(|| channels.outgoing(STDOUT)),
-            stderr: stderr.then(|| channels.outgoing(STDERR)),
-            error: channels.outgoing(ERROR),
-        },
-        Purpose::Attach { stdout, stderr } => Streams {
-            stdin: None,
-            resize: None,
             stdout: stdout.then(|| channels.outgoing(STDOUT)),
             stderr: stderr.then(|| channels.outgoing(STDERR)),
             error: channels.outgoing(ERROR),
@@ -133,8 +126,9 @@ async fn over_channels(api: &Api, purpose: Purpose, subject: Subject, mut channe
 /// Waits for the streams that the client announced; `None` when it leaves before.
 async fn gather(purpose: &Purpose, mut openings: mpsc::Receiver<Opened>) -> Option<(Streams, mpsc::Receiver<Opened>)> {
     let (stdin, stdout, stderr, tty) = match purpose {
-        Purpose::Exec { tty, stdin, stdout, stderr, .. } => (*stdin, *stdout, *stderr, *tty),
-        Purpose::Attach { stdout, stderr } => (false, *stdout, *stderr, false),
+        Purpose::Exec { tty, stdin, stdout, stderr, .. } | Purpose::Attach { tty, stdin, stdout, stderr } => {
+            (*stdin, *stdout, *stderr, *tty)
+        }
         Purpose::Forward { .. } => return None,
     };
     let (mut input, mut resize, mut out, mut err, mut error) = (None, None, None, None, None);
@@ -172,7 +166,7 @@ async fn work(api: &Api, purpose: Purpose, subject: Subject, streams: Streams) {
                 Err(other) => exec::tell(&streams.error, &exec::failure(&other.to_string())).await,
             }
         }
-        Purpose::Attach { .. } => attach::follow(api, subject, streams).await,
+        Purpose::Attach { stdin, .. } => attach::attend(api, subject, streams, stdin).await,
         Purpose::Forward { .. } => {}
     }
 }

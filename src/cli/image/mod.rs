@@ -274,6 +274,7 @@ impl From<ImageError> for Failure {
             ImageError::Unsupported { .. }
             | ImageError::Io { .. }
             | ImageError::NoRoom { .. }
+            | ImageError::NoRegistry { .. }
             | ImageError::Registry(_) => failure,
             ImageError::Damaged { .. } => {
                 failure.hint("copy the file again, and compare its checksum with the original's")

@@ -1,5 +1,6 @@
 //! What the commands that go into a pod share: which pod is meant, and streams to it.
 
+pub(crate) mod life;
 pub(crate) mod streams;
 pub(crate) mod terminal;
 

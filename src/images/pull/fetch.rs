@@ -1,17 +1,19 @@
 //! Fetches manifests and blobs from the first source that has them, again and again while that may
 //! help: with waits that grow, from where the connection broke.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::aside;
+use super::neighbours::{self, Begun, Neighbourhood};
 use super::progress::Progress;
 use crate::images::blobs::{BLOB_MAX, Held};
 use crate::images::manifest::Descriptor;
 use crate::images::partial::{Found, Partial};
 use crate::images::registry::{Document, Endpoint, RegistryError};
-use crate::images::{ImageError, ImageStore};
+use crate::images::{ImageError, ImageName, ImageStore};
 
 /// Tries of one request in a row that bring nothing.
 const TRIES: u32 = 4;
@@ -22,7 +24,7 @@ const WAIT: Duration = Duration::from_millis(500);
 /// Time between two looks whether somebody else has brought a blob.
 const LOOK: Duration = Duration::from_millis(100);
 /// Bytes that are gathered before they are written.
-const BATCH: usize = 256 << 10;
+pub(super) const BATCH: usize = 256 << 10;
 
 /// Whom to ask, in order.
 pub(in crate::images) struct Sources(pub(in crate::images) Vec<Endpoint>);
@@ -83,22 +85,34 @@ pub(super) struct Fetch<'a> {
     /// The source that had the manifest.
     pub(super) first: usize,
     pub(super) progress: &'a Progress,
+    /// The image that is brought.
+    pub(super) image: &'a ImageName,
+    /// Other devices that may have it.
+    pub(super) others: Option<&'a Neighbourhood>,
+    /// What others are told of it.
+    pub(super) begun: Mutex<Vec<Begun>>,
 }
 
 impl Fetch<'_> {
     /// A blob, whole and verified. One that is not what it claims to be is brought once more, from
     /// another source where there is one: the beginning of it may have lain here since a power cut.
     pub(super) async fn blob(&self, wanted: &Descriptor) -> Result<Held, ImageError> {
-        match self.bring(wanted, self.first).await {
+        match self.bring(wanted, self.first, self.others).await {
             Err(ImageError::Damaged { reason, .. }) => {
                 tracing::warn!(digest = %wanted.digest, reason, "a download is damaged and is brought again");
-                self.bring(wanted, (self.first + 1) % self.sources.0.len().max(1)).await
+                // This time from the registry itself: it may have been another device that sent something else.
+                self.bring(wanted, (self.first + 1) % self.sources.0.len().max(1), None).await
             }
             done => done,
         }
     }
 
-    async fn bring(&self, wanted: &Descriptor, first: usize) -> Result<Held, ImageError> {
+    async fn bring(
+        &self,
+        wanted: &Descriptor,
+        first: usize,
+        others: Option<&Neighbourhood>,
+    ) -> Result<Held, ImageError> {
         if wanted.size > BLOB_MAX {
             let reason = format!("its size of {} bytes is more than a blob may have", wanted.size);
             return Err(ImageError::damaged(format!("blob {}", wanted.digest), reason));
@@ -112,6 +126,14 @@ impl Fetch<'_> {
             Found::Busy => return Err(ImageError::damaged("a download", "it ended without an end")),
         };
         self.progress.here(part.length());
+        let others = others.filter(|_| wanted.size >= neighbours::LEAST);
+        if let Some(others) = others {
+            // Told to others until the image has its name: from then on that tells what is here.
+            let begun = others.bringing.begin(&wanted.digest, self.image);
+            self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(begun);
+            part = self.ask_others(part, wanted, others).await?;
+            others.bringing.goes_to_registry(&wanted.digest);
+        }
         let (mut fruitless, mut in_all) = (0, 0);
         while !part.is_whole() {
             let before = part.length();
@@ -214,7 +236,7 @@ impl Fetch<'_> {
     }
 }
 
-async fn write(mut part: Partial, pieces: Vec<Bytes>, anew: bool) -> Result<Partial, ImageError> {
+pub(super) async fn write(mut part: Partial, pieces: Vec<Bytes>, anew: bool) -> Result<Partial, ImageError> {
     aside(move || {
         if anew {
             part.restart()?;

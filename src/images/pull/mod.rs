@@ -10,20 +10,23 @@
 //! belongs to. Dropping a pull is safe: what came stays for the next one, which goes on from there.
 
 mod fetch;
+mod neighbours;
 mod progress;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
+pub use neighbours::{Bringing, Neighbourhood, Neighbours, Offer, Under, rank};
 pub use progress::Progress;
 
 use super::blobs::{Held, parse};
 use super::layer::Layered;
 use super::manifest::{ConfigFile, Descriptor, Index, Manifest, architecture};
 use super::names::Named;
-use super::registry::{Document, Endpoint, Keychain, Purpose, Wall};
+use super::registry::{Document, Endpoint, Keychain, Proxies, Purpose, Wall, Ways};
 use super::{Digest, Image, ImageError, ImageName, ImageStore, platform};
 use crate::config::{ImagesConfig, RegistryConfig};
 use fetch::Sources;
@@ -49,10 +52,10 @@ pub struct Pulled {
 /// Pulls and pushes images of one store.
 pub struct Puller {
     pub(super) store: ImageStore,
-    registries: BTreeMap<String, RegistryConfig>,
+    ways: Ways,
     layers_at_once: usize,
     permits: Semaphore,
-    wall: Wall,
+    others: Option<Neighbourhood>,
 }
 
 impl std::fmt::Debug for Puller {
@@ -78,7 +81,15 @@ impl Puller {
         wall: Wall,
     ) -> Self {
         let permits = Semaphore::new(images.pulls_at_once);
-        Self { store, registries, layers_at_once: images.layers_at_once, permits, wall }
+        let proxies = Arc::new(Proxies::of(images, |name| std::env::var(name).ok()));
+        let ways = Ways { registries, proxies, wall };
+        Self { store, ways, layers_at_once: images.layers_at_once, permits, others: None }
+    }
+
+    /// The same, and layers are asked of other devices first.
+    #[must_use]
+    pub fn beside(self, others: Neighbourhood) -> Self {
+        Self { others: Some(others), ..self }
     }
 
     /// Brings what a name means now. Waits its turn when as many pulls as may be are under way.
@@ -87,7 +98,15 @@ impl Puller {
         let sources = self.sources(name, Purpose::Pull, keychain).await?;
         let chosen = self.choose(&sources, name).await?;
         progress.begin(&chosen.manifest);
-        let fetch = fetch::Fetch { store: &self.store, sources: &sources, first: chosen.source, progress };
+        let fetch = fetch::Fetch {
+            store: &self.store,
+            sources: &sources,
+            first: chosen.source,
+            progress,
+            image: name,
+            others: self.others.as_ref(),
+            begun: Mutex::default(),
+        };
         let config = fetch.blob(&chosen.manifest.config).await?;
         let diff_ids = self.check_config(&chosen, &config, name).await?;
         self.check_room(&chosen.manifest).await?;
@@ -107,9 +126,8 @@ impl Puller {
         purpose: Purpose,
         keychain: &Keychain,
     ) -> Result<Sources, ImageError> {
-        let (name, registries, keychain) = (name.clone(), self.registries.clone(), keychain.clone());
-        let wall = self.wall.clone();
-        let all = aside(move || Endpoint::all(&name, purpose, &registries, &keychain, &wall)).await?;
+        let (name, keychain, ways) = (name.clone(), keychain.clone(), self.ways.clone());
+        let all = aside(move || Endpoint::all(&name, purpose, &keychain, &ways)).await?;
         Ok(Sources(all))
     }
 

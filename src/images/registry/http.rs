@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::RegistryError;
+use super::proxy::{self, Proxies, Proxy};
 
 /// How long one address of a host has to accept a connection, and a TLS handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,6 +82,7 @@ struct Connection {
 /// Connections to the registries of one pull or push.
 pub(super) struct Http {
     tls: Option<Arc<rustls::ClientConfig>>,
+    proxies: Arc<Proxies>,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -96,8 +98,8 @@ pub(super) struct Answer<'a> {
 
 impl Http {
     /// Without `tls`, only plain connections are made.
-    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { tls, idle: Mutex::new(Vec::new()) }
+    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>, proxies: Arc<Proxies>) -> Self {
+        Self { tls, proxies, idle: Mutex::new(Vec::new()) }
     }
 
     /// Sends a request to the origin of its absolute URI.
@@ -111,8 +113,15 @@ impl Http {
             None => self.connect(&origin).await?,
         };
         let authority = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        // A proxy passes a plain request on, and has to be told where to.
+        if let Some(proxy) = self.proxies.to(&origin).filter(|_| !origin.tls) {
+            if let Some(who) = &proxy.authorization {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, who.clone());
+            }
+        } else {
+            let path = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
         if let Ok(host) = HeaderValue::from_str(&authority) {
             request.headers_mut().insert(HOST, host);
         }
@@ -141,7 +150,10 @@ impl Http {
     }
 
     async fn connect(&self, origin: &Origin) -> Result<Connection, RegistryError> {
-        let stream = dial(origin).await?;
+        let stream = match self.proxies.to(origin) {
+            None => dial(origin).await?,
+            Some(proxy) => through(proxy, origin).await?,
+        };
         if !origin.tls {
             return begin(origin, stream).await;
         }
@@ -157,6 +169,23 @@ impl Http {
             .map_err(|error| origin.unreachable("TLS handshake", &error, &tls_hint(&error, origin)))?;
         begin(origin, stream).await
     }
+}
+
+/// Opens a connection to a proxy, and for TLS a tunnel through it.
+async fn through(proxy: &Proxy, origin: &Origin) -> Result<TcpStream, RegistryError> {
+    let failed = |reason: String| {
+        let reason = format!("proxy {}: {reason}", proxy.origin.shown());
+        origin.unreachable("connect", reason, "the proxy is set by [images] proxy in agent.toml, or by the environment")
+    };
+    let mut stream = dial(&proxy.origin).await.map_err(|error| match error {
+        RegistryError::Unreachable { step, reason, .. } => failed(format!("{step}: {reason}")),
+        other => other,
+    })?;
+    if origin.tls {
+        let asked = timeout(CONNECT_TIMEOUT, proxy::tunnel(&mut stream, proxy, origin)).await;
+        asked.map_err(|_| failed("no answer within 10 seconds".into()))?.map_err(failed)?;
+    }
+    Ok(stream)
 }
 
 /// Opens a TCP connection to the first address that takes it.

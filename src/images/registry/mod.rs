@@ -6,6 +6,7 @@ mod challenge;
 mod error;
 mod http;
 mod keychain;
+mod proxy;
 mod tls;
 mod upload;
 
@@ -23,9 +24,11 @@ pub(super) use auth::token_in;
 pub(super) use challenge::Challenge;
 pub use error::RegistryError;
 pub use keychain::{Credentials, Keychain};
+pub(super) use proxy::Proxies;
 
 use super::blobs::JSON_MAX;
 use super::manifest;
+use super::name::HUB;
 use super::{Digest, ImageError, ImageName};
 use crate::config::RegistryConfig;
 use crate::resource::Timestamp;
@@ -40,6 +43,14 @@ const REDIRECTS_MAX: usize = 5;
 const REFUSAL_MAX: usize = 64 << 10;
 /// Most characters of a registry's own words in an error.
 const DETAIL_MAX: usize = 200;
+
+/// How registries are reached from this device.
+#[derive(Clone)]
+pub(super) struct Ways {
+    pub(super) registries: BTreeMap<String, RegistryConfig>,
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) wall: Wall,
+}
 
 /// What is to be done at a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,20 +99,26 @@ impl Endpoint {
     pub(super) fn all(
         name: &ImageName,
         purpose: Purpose,
-        registries: &BTreeMap<String, RegistryConfig>,
         keychain: &Keychain,
-        wall: &Wall,
+        ways: &Ways,
     ) -> Result<Vec<Self>, ImageError> {
         let (registry, repository) = name.location();
-        let mirrors = registries.get(registry).map(|config| config.mirrors.as_slice()).unwrap_or_default();
+        let mirrors = ways.registries.get(registry).map(|config| config.mirrors.as_slice()).unwrap_or_default();
         let mirrors = if purpose == Purpose::Pull { mirrors } else { &[] };
+        // Docker's implied registry has its API under another name, which is not for this program to know.
+        let implied = registry == HUB;
+        if implied && mirrors.is_empty() {
+            return Err(ImageError::NoRegistry { name: name.clone(), hint: no_registry(name, purpose) });
+        }
         let mut found = Vec::new();
         for mirror in mirrors {
             let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
             let path = format!("{prefix}/{repository}").trim_start_matches('/').to_owned();
-            found.push(Self::new(host, path, purpose, registries, keychain, wall)?);
+            found.push(Self::new(host, path, purpose, keychain, ways)?);
         }
-        found.push(Self::new(registry, repository, purpose, registries, keychain, wall)?);
+        if !implied {
+            found.push(Self::new(registry, repository, purpose, keychain, ways)?);
+        }
         Ok(found)
     }
 
@@ -109,11 +126,10 @@ impl Endpoint {
         host: &str,
         repository: String,
         purpose: Purpose,
-        registries: &BTreeMap<String, RegistryConfig>,
         keychain: &Keychain,
-        wall: &Wall,
+        ways: &Ways,
     ) -> Result<Self, ImageError> {
-        let config = registries.get(host).cloned().unwrap_or_default();
+        let config = ways.registries.get(host).cloned().unwrap_or_default();
         let credentials = match keychain.find(host, &repository) {
             Some(found) => Some(found.clone()),
             None => Credentials::configured(&config)?,
@@ -121,8 +137,8 @@ impl Endpoint {
         let scheme = if config.insecure { "http" } else { "https" };
         let base = format!("{scheme}://{host}/").parse::<Uri>().ok().and_then(|uri| Origin::of(&uri));
         let base = base.ok_or_else(|| ImageError::damaged(format!("registry {host}"), "it is no HOST[:PORT]"))?;
-        let tls = if config.insecure { None } else { Some(tls::config(config.ca_file.as_deref(), wall)?) };
-        let (shown, http) = (host.to_owned(), Http::new(tls));
+        let tls = if config.insecure { None } else { Some(tls::config(config.ca_file.as_deref(), &ways.wall)?) };
+        let (shown, http) = (host.to_owned(), Http::new(tls, ways.proxies.clone()));
         Ok(Self { base, shown, repository, credentials, purpose, http, authorization: Mutex::default() })
     }
 
@@ -260,6 +276,17 @@ impl Endpoint {
             _ => String::new(),
         }
     }
+}
+
+/// What to do about a name without a registry.
+fn no_registry(name: &ImageName, purpose: Purpose) -> String {
+    if purpose == Purpose::Push {
+        return format!("name one: kith image push {name} HOST:PORT/{name}");
+    }
+    format!(
+        "write HOST:PORT/{name}, or say in /etc/kith/agent.toml of this device where such names are found, \
+         and restart its agent:  [registries.\"{HUB}\"]  mirrors = [\"HOST:PORT\"]"
+    )
 }
 
 fn nothing() -> Body {

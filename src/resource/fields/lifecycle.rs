@@ -1,10 +1,9 @@
 //! The fields of probes, hooks, readiness gates and ephemeral containers, and their numbers in protobuf.
 
 use super::pod::{ENV, ENV_FROM, SECURITY};
+use super::volume::VOLUME_MOUNT;
 use super::wire::{INSIDE, Message, message};
-use super::{Field, Form, ok, refuse, warn, warn_unless};
-
-const ONE_TERMINAL: &str = "containers have no input in this release";
+use super::{Field, Form, ok, refuse};
 
 pub(super) static PROBE: [Field; 10] = [
     ok("exec", Form::Object(&EXEC)),
@@ -49,7 +48,7 @@ pub(super) static SLEEP: [Field; 1] = [ok("seconds", Form::Integer)];
 
 pub(super) static GATE: [Field; 1] = [ok("conditionType", Form::Text)];
 
-pub(super) static EPHEMERAL: [Field; 17] = [
+pub(super) static EPHEMERAL: [Field; 18] = [
     ok("name", Form::Text),
     ok("image", Form::Text),
     ok("targetContainerName", Form::Text),
@@ -59,14 +58,15 @@ pub(super) static EPHEMERAL: [Field; 17] = [
     ok("env", Form::Objects(&ENV)),
     ok("envFrom", Form::Objects(&ENV_FROM)),
     ok("securityContext", Form::Object(&SECURITY)),
-    warn_unless("imagePullPolicy", Form::Text, &["IfNotPresent", "Never"], "the image of the device is used"),
+    refuse("resources", "an ephemeral container shares what its pod has"),
+    ok("imagePullPolicy", Form::Text),
     ok("terminationMessagePath", Form::Text),
     ok("terminationMessagePolicy", Form::Text),
-    warn("stdin", ONE_TERMINAL),
-    warn("stdinOnce", ONE_TERMINAL),
-    warn("tty", ONE_TERMINAL),
-    refuse("volumeMounts", "an ephemeral container has no volumes in this release"),
-    refuse("volumeDevices", "an ephemeral container has no volumes in this release"),
+    ok("stdin", Form::Boolean),
+    ok("stdinOnce", Form::Boolean),
+    ok("tty", Form::Boolean),
+    ok("volumeMounts", Form::Objects(&VOLUME_MOUNT)),
+    refuse("volumeDevices", "block devices are not mounted in this release"),
 ];
 
 pub(super) static MESSAGES: [Message; 11] = [
@@ -106,6 +106,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
             (4, "args"),
             (5, "workingDir"),
             (7, "env"),
+            (8, "resources"),
             (9, "volumeMounts"),
             (13, "terminationMessagePath"),
             (14, "imagePullPolicy"),

@@ -137,6 +137,7 @@ pub fn of(kind: &Kind) -> &'static [Field] {
         "Event" => &workload::EVENT,
         "Deployment" => &workload::DEPLOYMENT,
         "ReplicaSet" => &workload::REPLICA_SET,
+        "PriorityClass" => &workload::PRIORITY_CLASS,
         _ => &[],
     }
 }

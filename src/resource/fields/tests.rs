@@ -23,13 +23,13 @@ fn a_typo_is_found_with_what_was_meant() {
 fn unsafe_fields_are_refused_and_others_warned_about() {
     let found = verdicts(json!({"spec": {
         "hostNetwork": false, "volumes": [{"name": "v", "nfs": {"server": "a"}}], "affinity": {"nodeAffinity": {"a": 1}}, "dnsPolicy": "None",
-        "containers": [{"stdin": true}]}}));
+        "containers": [{"resizePolicy": [{"a": "b"}]}]}}));
     let refused: Vec<_> =
         found.iter().filter(|(_, v)| matches!(v, Verdict::Refused(_))).map(|(path, _)| path.as_str()).collect();
     let warned: Vec<_> =
         found.iter().filter(|(_, v)| matches!(v, Verdict::Warned(_))).map(|(path, _)| path.as_str()).collect();
     assert_eq!(refused, ["spec.volumes[0].nfs"]);
-    assert_eq!(warned, ["spec.affinity", "spec.containers[0].stdin"]);
+    assert_eq!(warned, ["spec.affinity", "spec.containers[0].resizePolicy"]);
 }
 
 #[test]

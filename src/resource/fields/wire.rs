@@ -7,8 +7,8 @@ use super::pod::{
     SYSCTL, TEMPLATE, TOLERATION,
 };
 use super::workload::{
-    CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC, REFERENCE,
-    REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
+    CONFIG_MAP, DEPLOYMENT, DEPLOYMENT_SPEC, EVENT, EXPRESSION, NAMESPACE, NAMESPACE_SPEC, NODE, NODE_SPEC,
+    PRIORITY_CLASS, REFERENCE, REPLICA_SET, REPLICA_SET_SPEC, ROLLING, SELECTOR, SERIES, SOURCE, STRATEGY, TAINT,
 };
 use super::{Field, Form, METADATA, OWNER, ok, wire_volumes};
 
@@ -88,7 +88,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
     }
 }
 
-static MESSAGES: [Message; 49] = [
+static MESSAGES: [Message; 50] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -140,6 +140,10 @@ static MESSAGES: [Message; 49] = [
         ],
     ),
     message(&TAINT, &[(1, "key"), (2, "value"), (3, "effect"), (4, "timeAdded")]),
+    message(
+        &PRIORITY_CLASS,
+        &[(1, "metadata"), (2, "value"), (3, "globalDefault"), (4, "description"), (5, "preemptionPolicy")],
+    ),
     message(&CONFIG_MAP, &[(1, "metadata"), (2, "data"), (3, "binaryData"), (4, "immutable")]),
     message(
         &EVENT,

@@ -51,6 +51,21 @@ pub(super) static CONFIG_MAP: [Field; 6] = [
     ok("immutable", Form::Boolean),
 ];
 
+pub(super) static PRIORITY_CLASS: [Field; 7] = [
+    ok("apiVersion", Form::Text),
+    ok("kind", Form::Text),
+    ok("metadata", Form::Object(&METADATA)),
+    ok("value", Form::Integer),
+    ok("globalDefault", Form::Boolean),
+    ok("description", Form::Text),
+    warn_unless(
+        "preemptionPolicy",
+        Form::Text,
+        &["PreemptLowerPriority"],
+        "no pod is ended to make room for a waiting one: priority decides who is placed first and evicted last",
+    ),
+];
+
 pub(super) static EVENT: [Field; 17] = [
     ok("apiVersion", Form::Text),
     ok("kind", Form::Text),

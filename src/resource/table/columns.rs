@@ -78,6 +78,13 @@ static NODE: [Column; 10] = [
     wide("Kernel-Version", "The device's kernel."),
     wide("Container-Runtime", "What runs its containers."),
 ];
+static PRIORITY_CLASS: [Column; 5] = [
+    NAME,
+    number("Value", "Pods with more of it are placed first and evicted last."),
+    text("Global-Default", "Whether pods without a class are of it."),
+    AGE,
+    text("PreemptionPolicy", "Nothing is ended for a pod that waits."),
+];
 static NAMESPACE: [Column; 3] = [NAME, text("Status", "Whether it is there to stay."), AGE];
 static CONFIG_MAP: [Column; 3] = [NAME, number("Data", "How many keys it has."), AGE];
 static SECRET: [Column; 4] = [NAME, text("Type", "What it is for."), number("Data", "How many keys it has."), AGE];
@@ -115,6 +122,7 @@ pub fn columns(kind: &Kind) -> &'static [Column] {
         "Secret" => &SECRET,
         "PersistentVolumeClaim" => &CLAIM,
         "Event" => &EVENT,
+        "PriorityClass" => &PRIORITY_CLASS,
         _ => &NAMESPACE,
     }
 }
@@ -163,6 +171,11 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
         }
         "PersistentVolumeClaim" => claim(object, name, &age),
         "Event" => event(object, name, now),
+        "PriorityClass" => {
+            let default = object.get("globalDefault") == Some(&Value::Bool(true));
+            let policy = meta::text_at(object, "preemptionPolicy");
+            vec![json!(name), json!(count("value")), json!(default.to_string()), json!(age), json!(policy)]
+        }
         _ => {
             let phase = meta::text_at(object, "status.phase");
             cells_of([name, if phase.is_empty() { "Active" } else { phase }, &age])

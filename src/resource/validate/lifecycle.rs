@@ -178,8 +178,13 @@ pub(super) fn whole(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         } else if !taken.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), &Value::from(name)));
         }
-        if meta::text_at(added, "image").is_empty() {
-            errors.push(FieldError::required(format!("{path}.image"), ""));
+        for (index, mount) in meta::list_at(added, "volumeMounts").iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !meta::text_at(mount, field).is_empty() {
+                    let path = format!("{path}.volumeMounts[{index}].{field}");
+                    errors.push(FieldError::forbidden(path, "cannot be set for an Ephemeral Container"));
+                }
+            }
         }
         let target = meta::text_at(added, "targetContainerName");
         if !target.is_empty() && !listed("containers").chain(listed("initContainers")).any(|known| known == target) {

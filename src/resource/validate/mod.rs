@@ -14,7 +14,7 @@ use std::fmt;
 use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
 use serde_json::Value;
 
-pub use update::update;
+pub use update::{extended, update};
 
 use super::kind::Kind;
 use super::{meta, names};
@@ -109,6 +109,7 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
         "Secret" => volume::secret(object, &mut errors),
         "PersistentVolumeClaim" => volume::claim(object, &mut errors),
         "Event" => workload::event(object, &mut errors),
+        "PriorityClass" => workload::priority_class(object, &mut errors),
         _ => {}
     }
     errors
@@ -135,6 +136,7 @@ pub fn readable(kind: &Kind, object: &Value) -> Result<(), String> {
         "ConfigMap" => check::<core::ConfigMap>(object),
         "Secret" => check::<core::Secret>(object),
         "PersistentVolumeClaim" => check::<core::PersistentVolumeClaim>(object),
+        "PriorityClass" => check::<k8s_openapi::api::scheduling::v1::PriorityClass>(object),
         "Event" => check::<core::Event>(object),
         "Deployment" => check::<apps::Deployment>(object),
         "ReplicaSet" => check::<apps::ReplicaSet>(object),

@@ -86,6 +86,9 @@ fn containers(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
             lifecycle::container(container, &path, place, grace, errors);
         }
     }
+    for (index, added) in meta::list_at(spec, "ephemeralContainers").iter().enumerate() {
+        one_container(added, &format!("{path}.ephemeralContainers[{index}]"), errors);
+    }
     lifecycle::whole(spec, path, errors);
 }
 

@@ -18,6 +18,13 @@ pub fn update(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
             }
         }
         "Pod" => pod(old, new, &mut errors),
+        "PriorityClass" => {
+            for field in ["value", "preemptionPolicy"] {
+                if old.get(field) != new.get(field) {
+                    errors.push(FieldError::forbidden(field, "may not be changed in an update: make another class"));
+                }
+            }
+        }
         "Secret" | "PersistentVolumeClaim" => super::volume::update(kind, old, new, &mut errors),
         "ConfigMap" if old.get("immutable") == Some(&Value::Bool(true)) => {
             for field in ["data", "binaryData", "immutable"] {
@@ -28,6 +35,28 @@ pub fn update(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
             }
         }
         _ => {}
+    }
+    errors
+}
+
+/// Everything wrong with the ephemeral containers that a pod is to have instead of those it has: one that
+/// was added stays as it is.
+pub fn extended(_: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
+    const PATH: &str = "spec.ephemeralContainers";
+    let (had, has) = (meta::list_at(old, PATH), meta::list_at(new, PATH));
+    let mut errors = Vec::new();
+    for (index, before) in had.iter().enumerate() {
+        let name = meta::text_at(before, "name");
+        let at = has.iter().position(|now| meta::text_at(now, "name") == name);
+        let (index, value, detail) = match at.map(|at| (at, &has[at])) {
+            Some((_, now)) if now == before => continue,
+            Some((at, now)) => (at, now, "existing ephemeral containers may not be changed"),
+            None => (index, before, "existing ephemeral containers may not be removed"),
+        };
+        errors.push(FieldError::forbidden(
+            format!("{PATH}[{index}]"),
+            &format!("{detail}: {}", meta::text_at(value, "name")),
+        ));
     }
     errors
 }

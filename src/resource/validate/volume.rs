@@ -46,7 +46,7 @@ pub(super) fn of_pod(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
         one_volume(volume, &path, errors);
     }
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (index, container) in meta::list_at(spec, list).iter().enumerate() {
             mounts(container, &known, &format!("{path}.{list}[{index}]"), errors);
         }

@@ -4,10 +4,26 @@ use serde_json::Value;
 
 use super::{FieldError, entries, labels, pod};
 use crate::resource::selector::LabelSelector;
-use crate::resource::{meta, names};
+use crate::resource::{meta, names, priority};
 
 /// The most bytes of a config map's values together: 1 MiB.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
+
+pub(super) fn priority_class(object: &Value, errors: &mut Vec<FieldError>) {
+    let (name, value) = (meta::name(object), object.get("value").and_then(Value::as_i64).unwrap_or(0));
+    let known = priority::SYSTEM.iter().any(|(known, its)| *known == name && i64::from(*its) == value);
+    if name.starts_with(priority::RESERVED) && !known {
+        let detail = format!("names that begin with {:?} are of classes of the fleet itself", priority::RESERVED);
+        errors.push(FieldError::forbidden("metadata.name", &detail));
+    } else if !known && !(i64::from(i32::MIN)..=i64::from(priority::HIGHEST)).contains(&value) {
+        let detail = format!("maximum allowed value of a user defined priority is {}", priority::HIGHEST);
+        errors.push(FieldError::forbidden("value", &detail));
+    }
+    let known = ["PreemptLowerPriority", "Never"];
+    if let Some(policy) = object.get("preemptionPolicy").filter(|policy| !known.iter().any(|known| policy == known)) {
+        errors.push(FieldError::unsupported("preemptionPolicy", policy, &known));
+    }
+}
 
 pub(super) fn deployment(object: &Value, errors: &mut Vec<FieldError>) {
     let spec = object.get("spec").unwrap_or(&Value::Null);

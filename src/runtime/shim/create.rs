@@ -5,7 +5,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,16 +14,16 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid};
 use serde_json::Value;
 
+use super::console::{self, Given};
 use super::executor::Confined;
 use super::users::Users;
 use super::{devices, rootfs, spec, waiter};
 use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::{Timestamp, chain};
 use crate::runtime::cgroup::Hierarchies;
-use crate::runtime::folder::{Folder, Order, Progress, wake};
+use crate::runtime::folder::{Folder, Order, Progress, wake, write_private};
 use crate::runtime::pidfd::Identity;
 use crate::runtime::seal;
 use crate::runtime::settle::{CANNOT_RUN, now};
@@ -61,7 +60,7 @@ pub(super) fn run(folder: &Path) -> ExitCode {
 struct Waiting {
     args: waiter::Args,
     lock: OwnedFd,
-    pipes: [File; 2],
+    streams: Vec<File>,
     layers: Vec<File>,
 }
 
@@ -76,7 +75,7 @@ impl Waiting {
         };
         let handed = [(self.lock.as_raw_fd(), 0), (null.as_raw_fd(), 1), (null.as_raw_fd(), 2)];
         // First out of the way of the numbers that are handed out, then onto them.
-        let Ok(pipes) = self.pipes.iter().map(above_handed).collect::<io::Result<Vec<_>>>() else {
+        let Ok(streams) = self.streams.iter().map(above_handed).collect::<io::Result<Vec<_>>>() else {
             return io::Error::last_os_error();
         };
         let mut layers = Vec::new();
@@ -86,9 +85,8 @@ impl Waiting {
                 Err(error) => return error,
             }
         }
-        let pipes =
-            pipes.iter().zip([waiter::STDOUT_PIPE, waiter::STDERR_PIPE]).map(|(fd, number)| (fd.as_raw_fd(), number));
-        for (from, to) in handed.into_iter().chain(pipes) {
+        let streams = streams.iter().zip(waiter::STREAMS).map(|(fd, number)| (fd.as_raw_fd(), number));
+        for (from, to) in handed.into_iter().chain(streams) {
             // SAFETY: plain descriptor numbers; the targets are either standard streams or unused, as
             // everything that stays open was moved above them.
             if unsafe { libc::dup2(from, to) } < 0 {
@@ -150,9 +148,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
         .collect::<io::Result<Vec<_>>>();
     let layers = layers.map_err(at("open the image's layers"))?;
     let hierarchies = Hierarchies::discover().map_err(at("look for cgroups"))?;
-    let pipes = [open_pipe(folder, "stdout", order), open_pipe(folder, "stderr", order)];
-    let [stdout, stderr] = pipes.map(|pipe| pipe.map_err(at("open the log pipes")));
-    let ((stdout_read, stdout), (stderr_read, stderr)) = (stdout?, stderr?);
+    let (given, kept) = console::open(folder, order).map_err(at("open the container's streams"))?;
 
     // The root is mounted where only this process and the container see it: nothing to unmount later,
     // whoever is killed when.
@@ -168,7 +164,8 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     let oom_score = fs::read(OOM_SCORE).map_err(at("read the shim's OOM score"))?;
     let allowed = allowed_oom_score(order.spec.oom_score_adj, &oom_score);
     config["process"]["oomScoreAdj"] = allowed.map_err(at("look for the OOM score that is allowed"))?.into();
-    let (init, started) = launch(folder, order, &config, &hierarchies, stdout, stderr)?;
+    let (init, started) = launch(folder, order, &config, &hierarchies, given)?;
+    let streams = kept.into_files().map_err(at("take the container's terminal"))?;
     outside.enter()?;
     drop(users);
     reset_oom_score(&oom_score).map_err(at("reset the shim's OOM score"))?;
@@ -178,13 +175,14 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
         cgroup: order.cgroup.clone(),
         adopted: false,
         shared: order.spec.namespaces.pid != Namespace::Own,
+        console: order.spec.console,
         init,
         started,
         oom_file: hierarchies.oom_file(&order.cgroup),
         log: order.log.clone(),
         wake: order.wake.clone(),
     };
-    Ok(Waiting { args, lock, pipes: [stdout_read, stderr_read], layers })
+    Ok(Waiting { args, lock, streams, layers })
 }
 
 /// Creates and starts the container; returns once its own program runs.
@@ -193,12 +191,11 @@ fn launch(
     order: &Order,
     config: &Value,
     hierarchies: &Hierarchies,
-    stdout: File,
-    stderr: File,
+    ends: Given,
 ) -> Result<(Identity, Timestamp), String> {
     let write = |config: &Value| {
         let bytes = serde_json::to_vec(config).map_err(io::Error::other);
-        let written = bytes.and_then(|bytes| fs::write(folder.path().join("config.json"), bytes));
+        let written = bytes.and_then(|bytes| write_private(&folder.path().join("config.json"), &bytes));
         written.map_err(|error| format!("write config.json: {error}"))
     };
     let escalates = !order.spec.confinement.no_new_privileges;
@@ -207,13 +204,17 @@ fn launch(
         spec::with_needed(&mut given);
     }
     write(&given)?;
-    let (mut failure, executor) = Confined::arm(&order.spec)?;
-    let built = ContainerBuilder::new(folder.id(), SyscallType::default())
+    let (mut failure, executor) = Confined::arm(&order.spec, ends.terminal.as_ref().map(AsRawFd::as_raw_fd))?;
+    let mut builder = ContainerBuilder::new(folder.id(), SyscallType::default());
+    if let Some(stdin) = ends.stdin {
+        builder = builder.with_stdin(stdin);
+    }
+    let built = builder
         .with_executor(executor.confined)
         .with_root_path(folder.path().join("oci"))
         .map_err(|error| format!("create the container: {}", chain(&error)))?
-        .with_stdout(OwnedFd::from(stdout))
-        .with_stderr(OwnedFd::from(stderr))
+        .with_stdout(ends.stdout)
+        .with_stderr(ends.stderr)
         .as_init(folder.path())
         .with_systemd(false)
         .with_detach(true)
@@ -231,6 +232,7 @@ fn launch(
     let started = now();
     // The program's `exec` closes the last writer; what it could not do, it writes first.
     drop(executor.report);
+    drop(ends.terminal);
     let mut reason = String::new();
     failure.read_to_string(&mut reason).map_err(|error| format!("wait for the program: {error}"))?;
     if reason.is_empty() { Ok((init, started)) } else { Err(reason) }
@@ -260,20 +262,6 @@ fn take_lock() -> io::Result<OwnedFd> {
     let lock = io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     Ok(lock)
-}
-
-/// A named pipe, so that a new waiter finds it again: the end to read, and the one for the container.
-fn open_pipe(folder: &Folder, name: &str, order: &Order) -> io::Result<(File, File)> {
-    let path = folder.pipe(name);
-    nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
-    // Programs open /dev/stdout again, also those that run as a user.
-    let first = order.spec.namespaces.user.map_or(0, |range| range.first);
-    let (uid, gid) = (first.saturating_add(order.spec.uid), first.saturating_add(order.spec.gid));
-    nix::unistd::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    let read = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
-    // For both: then a killed waiter does not break the container's pipe, writes just wait for the next.
-    let write = OpenOptions::new().read(true).write(true).open(&path)?;
-    Ok((read, write))
 }
 
 fn record_failure(folder: &Folder, reason: &str) {

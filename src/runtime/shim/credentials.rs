@@ -8,8 +8,7 @@ use libcontainer::oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlim
 use nix::libc;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-/// Numbers of capabilities that a kernel may know.
-const CAPABILITIES: libc::c_ulong = 64;
+use super::privileges;
 
 /// Becomes the container's user, for good.
 pub(super) fn assume(process: &Process) -> Result<(), String> {
@@ -17,7 +16,8 @@ pub(super) fn assume(process: &Process) -> Result<(), String> {
     let sets = sets.as_ref();
     let wanted = |set: Option<&Option<Capabilities>>| named(set.and_then(Option::as_ref));
     let bounding = wanted(sets.map(LinuxCapabilities::bounding))?;
-    drop_bounding(&bounding).map_err(|error| format!("drop capabilities: {error}"))?;
+    let kept = bounding.iter().map(caps::Capability::bitmask).fold(0, |all, bit| all | bit);
+    privileges::drop_bounding(kept).map_err(|error| format!("drop capabilities: {error}"))?;
     forget_keys();
     let user = process.user();
     let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|group| Gid::from_raw(*group)).collect();
@@ -49,26 +49,6 @@ pub(super) fn assume(process: &Process) -> Result<(), String> {
 fn named(set: Option<&Capabilities>) -> Result<CapsHashSet, String> {
     let names = set.into_iter().flatten().map(|capability| format!("CAP_{capability}"));
     names.map(|name| name.parse().map_err(|_| format!("{name} is not a capability"))).collect()
-}
-
-#[expect(unsafe_code, reason = "prctl by number: the kernel may know capabilities that no library names")]
-fn drop_bounding(kept: &CapsHashSet) -> io::Result<()> {
-    let kept: u64 = kept.iter().map(caps::Capability::bitmask).fold(0, |all, bit| all | bit);
-    for number in 0..CAPABILITIES {
-        // SAFETY: plain numbers.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) };
-        // The kernel knows no more than those before.
-        if held < 0 {
-            return Ok(());
-        }
-        if held == 1 && kept & (1 << number) == 0 {
-            // SAFETY: plain numbers.
-            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Keys of the device's session are no business of a container's. A kernel without keys is fine.

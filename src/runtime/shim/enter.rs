@@ -12,26 +12,22 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use libcontainer::oci_spec::runtime::Process;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fchown, fork};
 
-use super::credentials;
 use super::executor::{default_signals, execute, explain};
 use super::seccomp::{self, Filters};
+use super::{credentials, terminal};
 use crate::runtime::cgroup::Hierarchies;
-use crate::runtime::exec::{ExecSpec, TERMINAL_MARK, TerminalSize, resize};
+use crate::runtime::exec::{ExecSpec, TerminalSize};
 use crate::runtime::folder::Folder;
 
 /// Namespaces that a container may have of its own.
@@ -44,11 +40,6 @@ const NAMESPACES: [(&str, CloneFlags); 7] = [
     ("pid", CloneFlags::CLONE_NEWPID),
     ("cgroup", CloneFlags::CLONE_NEWCGROUP),
 ];
-
-/// Magic number of devpts.
-const DEVPTS: FsType = FsType(0x1cd1);
-/// Major and minor number of the multiplexer of terminals.
-const MULTIPLEXER: (u64, u64) = (5, 2);
 
 /// The most bytes that a failure is told in.
 const REASON_LIMIT: u64 = 4096;
@@ -242,8 +233,9 @@ fn travel(
     })?;
     let streams = match entry.terminal {
         Some(size) => {
-            let (master, slave) = open_terminal(size)?;
-            hand_over(control, &master).map_err(|error| format!("hand over the terminal: {error}"))?;
+            let (master, slave) = terminal::open(size)?;
+            let handed = terminal::hand_over(control, &[&master]);
+            handed.map_err(|error| format!("hand over the terminal: {error}"))?;
             vec![slave]
         }
         None => streams,
@@ -268,7 +260,7 @@ fn travel(
 }
 
 /// The program's process: only what has to be done inside is left. Returns why it could not begin.
-#[expect(unsafe_code, reason = "the controlling terminal and descriptors by number")]
+#[expect(unsafe_code, reason = "descriptors by number")]
 fn become_program(entry: &Entry, streams: &[OwnedFd], report: &io::PipeWriter) -> String {
     die_with_parent();
     // The helper may have died before that: then nobody reads reports any more.
@@ -281,9 +273,8 @@ fn become_program(entry: &Entry, streams: &[OwnedFd], report: &io::PipeWriter) -
     }
     let numbers = match streams {
         [terminal] => {
-            // SAFETY: an open descriptor and a number.
-            if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) } != 0 {
-                return format!("take the terminal: {}", io::Error::last_os_error());
+            if let Err(error) = terminal::take(terminal) {
+                return format!("take the terminal: {error}");
             }
             [terminal.as_raw_fd(); 3]
         }
@@ -326,46 +317,4 @@ fn clone_sibling() -> io::Result<Option<i32>> {
         pid if pid > 0 => Ok(Some(pid)),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// A new terminal of the container's own devpts. The container may have put anything at that path.
-#[expect(unsafe_code, reason = "ioctls of terminals")]
-fn open_terminal(size: TerminalSize) -> Result<(OwnedFd, OwnedFd), String> {
-    let at = |step: &'static str| move |error: Errno| format!("{step}: {error}");
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(at("open the container's root"))?;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_IN_ROOT);
-    let master = openat2(&root, "dev/pts/ptmx", how).map_err(at("open /dev/pts/ptmx of the container"))?;
-    let found = fstat(&master).map_err(at("look at /dev/pts/ptmx"))?;
-    let device = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
-    let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-    let system = fstatfs(&master).map_err(at("look at /dev/pts"))?.filesystem_type();
-    if kind != SFlag::S_IFCHR || device != MULTIPLEXER || system != DEVPTS {
-        return Err("/dev/pts/ptmx of the container is no terminal multiplexer: refused".into());
-    }
-    let unlocked: libc::c_int = 0;
-    // SAFETY: an open terminal and a number that outlives the call.
-    if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) } != 0 {
-        return Err(format!("unlock the terminal: {}", io::Error::last_os_error()));
-    }
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: an open terminal and flags; the result is checked.
-    let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
-    if slave < 0 {
-        return Err(format!("open the terminal: {}", io::Error::last_os_error()));
-    }
-    // SAFETY: the kernel just handed this descriptor to us alone.
-    let slave = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(slave) };
-    resize(&master, size).map_err(|error| format!("set the size of the terminal: {error}"))?;
-    Ok((master, slave))
-}
-
-/// Sends the terminal to the agent.
-fn hand_over(control: &UnixStream, master: &OwnedFd) -> io::Result<()> {
-    let numbers = [master.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let mark = [IoSlice::new(&[TERMINAL_MARK])];
-    sendmsg::<()>(control.as_raw_fd(), &mark, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    Ok(())
 }

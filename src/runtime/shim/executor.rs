@@ -15,7 +15,12 @@ use nix::unistd::execve;
 
 use super::privileges;
 use super::seccomp::{self, Filters};
+use super::terminal;
 use crate::reconciler::container::ContainerSpec;
+use crate::runtime::exec::TerminalSize;
+
+/// The size of a terminal that nobody looks at yet.
+const FIRST_SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
 
 /// Executes the program under its filter.
 #[derive(Clone)]
@@ -25,6 +30,8 @@ pub(super) struct Confined {
     capabilities: Option<Vec<String>>,
     /// Where to write why the program could not begin. A number, as libcontainer clones this freely.
     report: i32,
+    /// Where to send the two sides of the terminal that the program is to have.
+    terminal: Option<i32>,
 }
 
 /// The executor and the end of the pipe that keeps its number valid.
@@ -35,12 +42,12 @@ pub(super) struct Armed {
 
 impl Confined {
     /// Compiles the filter: a container whose filter can not be made is not started.
-    pub(super) fn arm(spec: &ContainerSpec) -> Result<(io::PipeReader, Armed), String> {
+    pub(super) fn arm(spec: &ContainerSpec, terminal: Option<i32>) -> Result<(io::PipeReader, Armed), String> {
         let filters = seccomp::filters(spec)?;
         let (reader, writer) = io::pipe().map_err(|error| format!("open a pipe: {error}"))?;
         let report = OwnedFd::from(writer);
         let capabilities = (!spec.confinement.no_new_privileges).then(|| spec.capabilities.clone());
-        let confined = Self { filters, capabilities, report: report.as_raw_fd() };
+        let confined = Self { filters, capabilities, report: report.as_raw_fd(), terminal };
         Ok((reader, Armed { confined, report }))
     }
 
@@ -51,11 +58,31 @@ impl Confined {
         let _ = nix::unistd::write(report, reason.as_bytes());
         ExecutorError::Other(reason.to_owned())
     }
+
+    /// Makes the terminal, and puts it in place of the three streams.
+    #[expect(unsafe_code, reason = "borrows the socket by number across clone, and descriptors by number")]
+    fn take_terminal(to: i32) -> Result<(), String> {
+        let (master, slave) = terminal::open(FIRST_SIZE)?;
+        // SAFETY: the shim keeps the socket open until this process has executed or ended.
+        let socket = unsafe { BorrowedFd::borrow_raw(to) };
+        terminal::hand_over(&socket, &[&master, &slave]).map_err(|error| format!("hand it over: {error}"))?;
+        terminal::take(&slave).map_err(|error| format!("take it: {error}"))?;
+        for stream in 0..3 {
+            // SAFETY: an open descriptor and the number of a standard stream, which nothing here owns.
+            if unsafe { libc::dup2(slave.as_raw_fd(), stream) } < 0 {
+                return Err(format!("connect the streams: {}", io::Error::last_os_error()));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Executor for Confined {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let args = arguments(spec).map_err(|reason| self.fail(reason))?;
+        if let Some(Err(reason)) = self.terminal.map(Self::take_terminal) {
+            return Err(self.fail(&format!("give the program a terminal: {reason}")));
+        }
         default_signals();
         if let Err(reason) = self.filters.apply() {
             return Err(self.fail(&format!("apply the seccomp filter: {reason}")));

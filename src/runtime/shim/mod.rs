@@ -4,6 +4,8 @@
 //! It runs before any thread or async runtime exists and never makes one: libcontainer clones this
 //! process without the care that threads would need. It never returns into the command line.
 
+mod attach;
+mod console;
 mod create;
 mod credentials;
 mod devices;
@@ -19,6 +21,7 @@ mod privileges;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod terminal;
 mod users;
 pub(super) mod waiter;
 

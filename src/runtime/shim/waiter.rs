@@ -16,19 +16,20 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::attach::Attach;
+use super::console::INPUT;
 use super::last_words;
 use super::log::{LINE_MAX, LogFile, Stream};
-use crate::reconciler::container::Exit;
+use crate::reconciler::container::{Console, Exit};
 use crate::resource::Timestamp;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, LogLimits, wake};
 use crate::runtime::pidfd::{self, Identity};
 use crate::runtime::settle::now;
 
-/// Descriptors that a shim hands to the waiter that it becomes.
-pub(super) const STDOUT_PIPE: i32 = 3;
-/// See [`STDOUT_PIPE`].
-pub(super) const STDERR_PIPE: i32 = 4;
+/// Descriptors that a shim hands to the waiter that it becomes: the ends to read the container's two
+/// outputs and to write its input, or the two sides of its terminal.
+pub(super) const STREAMS: [i32; 3] = [3, 4, 5];
 
 /// Bytes of output a second that are logged; a container that writes more is slowed down, or it
 /// would wear out the device's flash.
@@ -42,6 +43,8 @@ pub(in crate::runtime) struct Args {
     pub(in crate::runtime) adopted: bool,
     /// Whether others share its processes: then what it leaves behind has to be ended.
     pub(in crate::runtime) shared: bool,
+    /// What the container has beside its log.
+    pub(in crate::runtime) console: Console,
     pub(in crate::runtime) init: Identity,
     pub(in crate::runtime) started: Timestamp,
     pub(in crate::runtime) oom_file: PathBuf,
@@ -57,6 +60,7 @@ impl Args {
             self.cgroup.clone().into(),
             if self.adopted { "adopted" } else { "own" }.into(),
             if self.shared { "shared" } else { "alone" }.into(),
+            console_word(self.console).into(),
             self.init.pid.to_string().into(),
             self.init.start.to_string().into(),
             self.started.0.to_string().into(),
@@ -75,6 +79,7 @@ impl Args {
             cgroup,
             kind,
             company,
+            console,
             pid,
             start,
             started,
@@ -94,6 +99,7 @@ impl Args {
             cgroup: cgroup.to_str()?.to_owned(),
             adopted: kind == "adopted",
             shared: company == "shared",
+            console: console_of(console.to_str()?),
             init: Identity { pid: i32::try_from(number(pid)?).ok()?, start: number(start)? },
             started: Timestamp(number(started)?),
             oom_file: oom_file.into(),
@@ -111,6 +117,16 @@ impl Args {
     pub(super) fn exec(&self) -> io::Error {
         Command::new("/proc/self/exe").arg("shim").args(self.to_os()).env_clear().exec()
     }
+}
+
+/// Of `i`nput, `o`nce and `t`erminal, what a container has.
+fn console_word(console: Console) -> String {
+    let letters = [(console.stdin, 'i'), (console.once, 'o'), (console.tty, 't')];
+    letters.into_iter().map(|(has, letter)| if has { letter } else { '-' }).collect()
+}
+
+fn console_of(word: &str) -> Console {
+    Console { stdin: word.contains('i'), once: word.contains('o'), tty: word.contains('t') }
 }
 
 /// Waits for the container to end and records how.
@@ -154,25 +170,40 @@ pub(super) fn hold_layer(layer: &OsString) -> io::Result<File> {
 
 struct Pipes {
     streams: [(Option<File>, Stream); 2],
+    attach: Option<Attach>,
     init: Option<OwnedFd>,
+    /// The container's side of its terminal.
+    _terminal: Option<File>,
 }
 
 impl Pipes {
     #[expect(unsafe_code, reason = "takes over descriptors that the shim left open at known numbers")]
     fn open(args: &Args, folder: &Folder) -> Option<Self> {
-        let open = |name: &str, inherited: i32| {
-            if args.adopted {
-                return OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(folder.pipe(name)).ok();
+        // SAFETY: the shim that executed this program put the descriptors here, and nothing else owns them.
+        let inherited = |index: usize| unsafe { File::from_raw_fd(STREAMS[index]) };
+        let named =
+            |name: &str, options: &mut OpenOptions| options.custom_flags(libc::O_NONBLOCK).open(folder.pipe(name)).ok();
+        let console = args.console;
+        let (stdout, stderr, input, terminal) = match (args.adopted, console.tty) {
+            (false, true) => {
+                let terminal = inherited(0);
+                let input = terminal.try_clone().ok();
+                (Some(terminal), None, input, Some(inherited(1)))
             }
-            // SAFETY: the shim that executed this program put the pipe here, and nothing else owns it.
-            Some(unsafe { File::from_raw_fd(inherited) })
+            (false, false) => (Some(inherited(0)), Some(inherited(1)), console.stdin.then(|| inherited(2)), None),
+            // A terminal is gone with the shim that had it.
+            (true, true) => (None, None, None, None),
+            (true, false) => {
+                let output = |name| named(name, OpenOptions::new().read(true));
+                let input = if console.stdin { named(INPUT, OpenOptions::new().write(true)) } else { None };
+                (Some(output("stdout")?), Some(output("stderr")?), input, None)
+            }
         };
-        let streams = [
-            (Some(open("stdout", STDOUT_PIPE)?), Stream::new("stdout")),
-            (Some(open("stderr", STDERR_PIPE)?), Stream::new("stderr")),
-        ];
+        let listens = console.is_open() && !(args.adopted && console.tty);
+        let attach = if listens { Attach::open(folder, console, input).ok() } else { None };
         let init = if args.adopted { args.init.open() } else { pidfd::open(args.init.pid).ok() };
-        Some(Self { streams, init })
+        let streams = [(stdout, Stream::new("stdout")), (stderr, Stream::new("stderr"))];
+        Some(Self { streams, attach, init, _terminal: terminal })
     }
 }
 
@@ -184,11 +215,15 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
     forget_startup();
     let mut budget = Budget { window: Instant::now(), left: BYTES_PER_SECOND };
     while let Some(init) = &pipes.init {
-        let pause = budget.pause();
+        let held = pipes.attach.as_mut().and_then(Attach::hold);
+        let pause = [budget.pause(), held].into_iter().flatten().min();
         let mut polled = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
         if pause.is_none() {
             let open = pipes.streams.iter().filter_map(|(pipe, _)| pipe.as_ref());
             polled.extend(open.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        }
+        if let Some(attach) = &pipes.attach {
+            attach.watch(&mut polled);
         }
         let timeout = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
         if poll(&mut polled, timeout).is_err() {
@@ -198,16 +233,21 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
             break;
         }
         if pause.is_none() {
-            for (pipe, stream) in &mut pipes.streams {
-                budget.left = budget.left.saturating_sub(drain(pipe, stream, &mut log, &mut buffer, 1));
-            }
+            budget.left = budget.left.saturating_sub(pipes.drain(&mut log, &mut buffer, 1));
+        }
+        if let Some(attach) = &mut pipes.attach
+            && attach.turn()
+        {
+            // Nobody is there any more: as small as before.
+            forget_startup();
         }
     }
     // Nobody writes any more: what is in the pipes is all that comes.
-    for (pipe, stream) in &mut pipes.streams {
-        drain(pipe, stream, &mut log, &mut buffer, FINAL_READS);
-        stream.finish(&mut log);
+    if let Some(attach) = &mut pipes.attach {
+        attach.finish();
     }
+    pipes.drain(&mut log, &mut buffer, FINAL_READS);
+    pipes.streams.iter_mut().for_each(|(_, stream)| stream.finish(&mut log));
     let init = pipes.init?;
     if args.adopted { pidfd::wait_status(&init) } else { reap(args.init.pid) }
 }
@@ -215,25 +255,34 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
 /// More reads than a pipe of the largest size can fill.
 const FINAL_READS: usize = 256;
 
-/// Reads what is there; forgets a pipe that all writers have closed. Returns the bytes read.
-fn drain(pipe: &mut Option<File>, stream: &mut Stream, log: &mut LogFile, buffer: &mut [u8], reads: usize) -> usize {
-    let mut total = 0;
-    for _ in 0..reads {
-        let Some(open) = pipe else { break };
-        match open.read(buffer) {
-            Ok(0) => {
-                *pipe = None;
-                stream.finish(log);
+impl Pipes {
+    /// Reads what is there, so often at most for each stream; forgets one that all writers have closed.
+    /// Returns the bytes read.
+    fn drain(&mut self, log: &mut LogFile, buffer: &mut [u8], reads: usize) -> usize {
+        let mut total = 0;
+        for ((pipe, stream), number) in self.streams.iter_mut().zip(1..) {
+            for _ in 0..reads {
+                let Some(open) = pipe else { break };
+                match open.read(buffer) {
+                    Ok(count) if count > 0 => {
+                        stream.push(&buffer[..count], log);
+                        if let Some(attach) = &mut self.attach {
+                            attach.tell(number, &buffer[..count]);
+                        }
+                        total += count;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // Its end; of a terminal, that it was hung up.
+                    Ok(_) | Err(_) => {
+                        *pipe = None;
+                        stream.finish(log);
+                    }
+                }
             }
-            Ok(count) => {
-                stream.push(&buffer[..count], log);
-                total += count;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
         }
+        total
     }
-    total
 }
 
 /// How much may still be logged in this second.
