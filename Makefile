@@ -5,8 +5,10 @@
 
 SHELL := /bin/bash
 KITH := target/release/kith
-# Only the binary itself is linked statically; build scripts and procedural macros are not.
-STATIC := -C target-feature=+crt-static -C relocation-model=static
+# A target of its own, though it is this machine's: build scripts and procedural macros are then not
+# made like the program, which is static, at a fixed address, and without tables to unwind by.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no
 # Chance inside of tokio follows from the seed only with this setting.
 SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
 	--features seeded-bugs --test simulation --no-capture
@@ -17,7 +19,8 @@ DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
 	cross cross-test vm vm-arm tools-build tools-test tools-bench install clean
 
 build: tools-build
-	cargo rustc --release --locked --bin kith -- $(STATIC)
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --bin kith --target $(HOST)
+	@install -D target/$(HOST)/release/kith $(KITH)
 
 demo: build
 	@scripts/install.sh busybox-static curl

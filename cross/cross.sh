@@ -105,6 +105,8 @@ build() {
         flags+=" -C link-self-contained=no"
         std=(-Zbuild-std=std,panic_abort)
     fi
+    # With panics that end the process, nothing reads the tables that unwinding needs: an eighth of the file.
+    [ "$profile" = cross ] || flags+=" -C force-unwind-tables=no"
     unset RUSTFLAGS CARGO_BUILD_TARGET
     export "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"
     export CARGO_TARGET_DIR=$home/build

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::local::{self, Local};
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
-use crate::reconciler::eviction::{Eviction, Left, PodUsage, Pressure, Share, Thresholds, overuse, shortages, victim};
+use crate::reconciler::eviction::{Eviction, Left, PodUsage, Pressure, Share, Short, Thresholds, overuse, shortages, victim};
 use crate::resource::footprint;
 use crate::runtime::Shims;
 
@@ -78,7 +78,11 @@ impl Watch {
                 })
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
-            if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
+            let shortage = short.first().filter(|_| going.is_empty());
+            if shortage.is_some_and(|shortage| shortage.short != Short::Memory) && self.reclaim().await {
+                continue;
+            }
+            if let Some(shortage) = shortage.filter(|_| !self.one_is_going(&usage)) {
                 let evicted = self.local.borrow().evicted.clone();
                 let others =
                     pods.iter().filter(|pod| pod.metadata.uid.as_ref().is_none_or(|uid| !evicted.contains_key(uid)));
@@ -91,6 +95,17 @@ impl Watch {
                 }
             });
         }
+    }
+
+    /// Removes what pods that are over still take of the disk: nobody is evicted for that. Says whether
+    /// there was anything.
+    async fn reclaim(&self) -> bool {
+        let runtime = self.runtime.clone();
+        let freed = tokio::task::spawn_blocking(move || runtime.reclaim()).await.unwrap_or_default();
+        if freed.entries > 0 {
+            tracing::warn!(bytes = freed.bytes, files = freed.entries, "what containers that are over left is removed");
+        }
+        freed.entries > 0
     }
 
     /// Whether containers of an evicted pod are still here: what they used is not back yet.

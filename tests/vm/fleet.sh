@@ -58,3 +58,4 @@ kith dev --fleet vm down || fail
 expect "$(find /sys/fs/cgroup -path '*kith*' -type d | wc -l)" 0 "the number of cgroups left"
 ok
 say "all of it works"
+off

@@ -6,13 +6,20 @@ PATIENCE=180
 say() { echo "@ $*"; }
 up() { cut -d' ' -f1 /proc/uptime; }
 
+# Ends the machine at once.
+off() {
+    sync
+    echo o >/proc/sysrq-trigger
+    sleep 60
+}
+
 # Everything after `step` belongs to it, until the next.
 step() { doing=$*; begun=$(up); }
 ok() { say "ok $(echo "$(up) $begun" | awk '{printf "%5.1f", $1 - $2}') s  $doing${1:+: $1}"; }
 fail() {
     say "FAILED: $doing${1:+: $1}"
     last_words
-    exit 1
+    off
 }
 expect() { [ "$1" = "$2" ] || fail "${3:-it} is '$1', not '$2'"; }
 

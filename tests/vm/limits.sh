@@ -120,8 +120,15 @@ has filler Evicted || fail "the reason is another"
 unharmed
 ok
 
+step "what one that is over has written goes before anybody is evicted for it"
+pod over 'mkdir /tmp/f; cd /tmp/f; seq 9000 | xargs touch; true' 'memory: 64Mi'
+wait_for phase over Succeeded
+wait_for sh -c 'journalctl -u kith | grep -q "containers that are over left is removed"'
+unharmed
+ok
+
 step "one that takes all inodes is evicted before the device has none"
-pod files 'mkdir /tmp/f; i=0; while [ $i -lt 9000 ]; do : >/tmp/f/$i || sleep 1; i=$((i+1)); done; sleep 7654' 'memory: 64Mi'
+pod files 'mkdir /tmp/f; cd /tmp/f; seq 9000 | xargs touch; sleep 7654' 'memory: 64Mi'
 wait_for phase files Failed
 has files Evicted || fail "the reason is another"
 unharmed
@@ -149,10 +156,10 @@ expect "$(field calm restartCount)" 0 "the number of its restarts"
 ok
 
 step "what is deleted leaves nothing"
-kith delete pod calm hog filler files >/dev/null
+kith delete pod calm hog filler over files >/dev/null
 wait_for gone calm
 nothing() { [ "$(find /sys/fs/cgroup/kith -mindepth 1 -type d | wc -l)" = 0 ]; }
 wait_for nothing
 ok
 say "all of it works"
-systemctl poweroff
+off
