@@ -56,6 +56,11 @@ bench-traffic: build
 	@scripts/install.sh mkfs.ext4:e2fsprogs nft:nftables
 	KITH=$(CURDIR)/$(KITH) cargo bench --locked --bench fleet -- traffic
 
+# Other ways to build what is released: size, start, memory and processor time of each.
+bench-profiles: tools-build
+	@scripts/install.sh python3
+	scripts/profiles.sh
+
 tools-build:
 	@scripts/install.sh gcc:build-essential
 

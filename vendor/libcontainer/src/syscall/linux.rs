@@ -27,6 +27,18 @@ use super::{Result, Syscall, SyscallError};
 use crate::capabilities;
 use crate::config::PersonalityDomain;
 
+// 32-bit ARM has each of these calls twice. Those of the plain names take ids of 16 bits: user 65536
+// would be root there, and a second supplementary group would be group 0.
+#[cfg(target_arch = "arm")]
+use libc::{
+    SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID,
+    SYS_setresuid32 as SYS_SETRESUID,
+};
+#[cfg(not(target_arch = "arm"))]
+use libc::{
+    SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID, SYS_setresuid as SYS_SETRESUID,
+};
+
 // Flags used in mount_setattr(2).
 // see https://man7.org/linux/man-pages/man2/mount_setattr.2.html.
 pub const AT_RECURSIVE: u32 = 0x00008000; // Change the mount properties of the entire mount tree.
@@ -475,7 +487,7 @@ impl Syscall for LinuxSyscall {
 
         // This is safe because at this point we have only
         // one thread in the process
-        if unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) } == -1 {
+        if unsafe { libc::syscall(SYS_SETRESGID, gid, gid, gid) } == -1 {
             let err = nix::errno::Errno::last();
             tracing::error!(
                 ?err,
@@ -487,7 +499,7 @@ impl Syscall for LinuxSyscall {
 
         // This is safe because at this point we have only
         // one thread in the process
-        if unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } == -1 {
+        if unsafe { libc::syscall(SYS_SETRESUID, uid, uid, uid) } == -1 {
             let err = nix::errno::Errno::last();
             tracing::error!(
                 ?err,
@@ -881,7 +893,7 @@ impl Syscall for LinuxSyscall {
 
         // This is safe because at this point we have only
         // one thread in the process
-        if unsafe { libc::syscall(libc::SYS_setgroups, n_groups, groups_ptr) } == -1 {
+        if unsafe { libc::syscall(SYS_SETGROUPS, n_groups, groups_ptr) } == -1 {
             let err = nix::errno::Errno::last();
             tracing::error!(?err, ?groups, "failed to set groups");
             return Err(err.into());
