@@ -27,6 +27,7 @@ clean_up() {
         echo "FAILED: ${doing:-start}" >&2
         for log in "$work"/*/agent.log; do [ -e "$log" ] && { echo "--- $log"; tail -n 30 "$log"; } >&2; done
     fi
+    for agent in "${agents[@]}"; do disown "$agent" 2>/dev/null; done
     kill -9 "${agents[@]}" 2>/dev/null || true
     rm -rf "$work"
     for folder in /sys/fs/cgroup/*"$cgroup" /sys/fs/cgroup"$cgroup"; do rmdir "$folder" 2>/dev/null || true; done
