@@ -1,6 +1,9 @@
 //! `agent.toml`: every setting of the agent, its unit and its default. Parsed whole and checked
 //! whole: all mistakes are reported at once, and an unknown key is a mistake.
 
+mod layers;
+mod mistakes;
+mod profiles;
 mod range;
 mod registries;
 mod workloads;
@@ -12,12 +15,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use layers::{Layers, Origin, Setting, Settled};
+pub use mistakes::Mistake;
+pub use profiles::{DeviceProfile, StorageConfig};
 pub use range::Range;
 pub use registries::{ImagesConfig, RegistryConfig};
 pub use workloads::{DeviceRule, Eviction, Security, UserIds};
 
 /// Fewer leave nobody to take a lost voter's place; more cost the leader what mirrors save it.
 const STANDBYS: std::ops::RangeInclusive<usize> = 1..=64;
+
+/// More share one address range of 254.
+const MAX_PODS: u32 = 250;
+
+/// More at once take turns at the disk and the memory.
+const PODS_AT_ONCE: std::ops::RangeInclusive<usize> = 1..=64;
+
+/// Fewer lock out kubectl's own few; more are more than a small device can hold.
+const API_CONNECTIONS: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// The settings of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +60,8 @@ pub struct Config {
     pub pod_network: Range,
     /// Timing of heartbeats and elections.
     pub profile: Profile,
+    /// What kind of device this is: what it wants instead of the defaults. The later ones win.
+    pub device_profiles: Vec<DeviceProfile>,
     /// Devices beside the voters that follow the leader closely and can vote at once; in a larger
     /// fleet the others are mirrors, which cost the leader nothing. The same on every device.
     pub standbys: usize,
@@ -56,6 +73,14 @@ pub struct Config {
     pub log_max_files: u32,
     /// Processes and threads that one container may have.
     pub pids_limit: u64,
+    /// Pods that this device takes.
+    pub max_pods: u32,
+    /// Pods that are started, stopped or changed at the same time.
+    pub pods_at_once: usize,
+    /// Connections to the API at the same time, all clients together.
+    pub api_connections: usize,
+    /// Group whose members may use the agent's socket, and with it everything; empty: root alone.
+    pub socket_group: String,
     /// Paths of this device that pods may mount (`hostPath`), with all below them; `:ro` at the end
     /// allows reading only.
     pub host_paths: Vec<String>,
@@ -72,6 +97,8 @@ pub struct Config {
     pub user_ids: UserIds,
     /// When this device is short of memory or disk.
     pub eviction: Eviction,
+    /// How the state of the fleet is kept.
+    pub storage: StorageConfig,
     /// Devices that pods can ask for.
     pub devices: Vec<DeviceRule>,
     /// Pulling images and clearing them away.
@@ -106,11 +133,16 @@ impl Default for Config {
             cgroup: "/kith".into(),
             pod_network: Range::DEFAULT,
             profile: Profile::Lan,
+            device_profiles: Vec::new(),
             standbys: 16,
             lost_after_seconds: 10,
             log_max_bytes: 10 << 20,
             log_max_files: 3,
             pids_limit: 1024,
+            max_pods: 110,
+            pods_at_once: 8,
+            api_connections: 512,
+            socket_group: String::new(),
             host_paths: Vec::new(),
             manifests_dir: PathBuf::from("/etc/kith/manifests"),
             reserved_memory: 64 << 20,
@@ -118,6 +150,7 @@ impl Default for Config {
             security: Security::default(),
             user_ids: UserIds::default(),
             eviction: Eviction::default(),
+            storage: StorageConfig::default(),
             devices: Vec::new(),
             images: ImagesConfig::default(),
             registries: BTreeMap::new(),
@@ -172,21 +205,11 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML, or has a key or a type that is not known.
-    #[error("parse {path}: {reason}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what was expected.
-        reason: String,
-    },
-    /// Values that can not work, all of them.
-    #[error("{path}: {}", mistakes.join("; "))]
+    /// Keys and values that can not work, all of them.
+    #[error("{}", mistakes::listed(mistakes))]
     Invalid {
-        /// The file.
-        path: PathBuf,
-        /// One sentence each.
-        mistakes: Vec<String>,
+        /// One for each.
+        mistakes: Vec<Mistake>,
     },
 }
 
@@ -194,25 +217,51 @@ impl Config {
     /// Where the agent looks when no file is named.
     pub const DEFAULT_PATH: &'static str = "/etc/kith/agent.toml";
 
-    /// Reads the file; without a named one, a missing default file means the defaults.
-    #[expect(clippy::disallowed_methods, reason = "the settings are a file")]
+    /// The settings for a command: as [`Config::settle`], but a variable that is no setting is not its concern.
     pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::settled(named, &[], false).map(|settled| settled.config)
+    }
+
+    /// The settings of an agent: the file, the environment and flags (`KEY=VALUE`). Without a named file,
+    /// a missing one at the default place means the defaults.
+    pub fn settle(named: Option<&Path>, flags: &[String]) -> Result<Settled, ConfigError> {
+        Self::settled(named, flags, true)
+    }
+
+    fn settled(named: Option<&Path>, flags: &[String], strict: bool) -> Result<Settled, ConfigError> {
         let path = named.unwrap_or(Path::new(Self::DEFAULT_PATH));
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, &text),
-            Err(missing) if named.is_none() && missing.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
-        }
+        let text = match Self::text(path) {
+            Ok(text) => Some(text),
+            Err(ConfigError::Read { source, .. })
+                if named.is_none() && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let file = text.as_deref().map(|text| (path, text));
+        // What is no text can not be the name or the value of a setting.
+        let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Layers { file, environment, strict, flags }.settle()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the settings are a file")]
+    fn text(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    }
+
+    /// What a file alone says.
+    pub fn load_file(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &Self::text(path)?)
     }
 
     /// Parses and checks the text of a file.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?;
-        let mistakes = config.mistakes();
-        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), mistakes }) }
+        Layers::of_file(path, text).settle().map(|settled| settled.config)
     }
 
+    /// Values that can not work. Each begins with its key, by which its line is found.
     fn mistakes(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (key, dir) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir), ("log_dir", &self.log_dir)] {
@@ -252,7 +301,19 @@ impl Config {
         if self.pids_limit == 0 {
             found.push("pids_limit is 0, but a container needs at least 1 process".into());
         }
+        if self.max_pods == 0 || self.max_pods > MAX_PODS {
+            found.push(format!("max_pods is {}, but must be from 1 to {MAX_PODS}", self.max_pods));
+        }
+        if !PODS_AT_ONCE.contains(&self.pods_at_once) {
+            let (least, most) = (PODS_AT_ONCE.start(), PODS_AT_ONCE.end());
+            found.push(format!("pods_at_once is {}, but must be from {least} to {most}", self.pods_at_once));
+        }
+        if !API_CONNECTIONS.contains(&self.api_connections) {
+            let (least, most) = (API_CONNECTIONS.start(), API_CONNECTIONS.end());
+            found.push(format!("api_connections is {}, but must be from {least} to {most}", self.api_connections));
+        }
         self.security.mistakes(&mut found);
+        self.storage.mistakes(&mut found);
         self.user_ids.mistakes(&mut found);
         self.eviction.mistakes(&mut found);
         for (index, rule) in self.devices.iter().enumerate() {
@@ -272,7 +333,7 @@ impl Config {
         if let Some(voter) = self.labels.get("kith.dev/voter")
             && !["auto", "prefer", "never"].contains(&voter.as_str())
         {
-            found.push(format!("the label kith.dev/voter is {voter:?}, but must be auto, prefer or never"));
+            found.push(format!("labels.\"kith.dev/voter\" is {voter:?}, but must be auto, prefer or never"));
         }
         found
     }
@@ -284,6 +345,13 @@ pub fn split_host_path(text: &str) -> (PathBuf, bool) {
         Some(path) => (PathBuf::from(path), true),
         None => (PathBuf::from(text), false),
     }
+}
+
+/// The number of a group, which a setting names by it or by its name in the text of `/etc/group`.
+pub fn group_number(groups: &str, group: &str) -> Option<u32> {
+    let mut lines = groups.lines().map(|line| line.split(':'));
+    let named = lines.find_map(|mut fields| (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?);
+    named.or_else(|| group.parse().ok())
 }
 
 #[cfg(test)]
@@ -320,6 +388,6 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error = Config::parse(Path::new("agent.toml"), "nmae = \"x\"\n").unwrap_err().to_string();
-        assert!(error.contains("nmae") && error.contains("line 1"), "{error}");
+        assert!(error.contains("nmae") && error.contains("agent.toml:1:"), "{error}");
     }
 }

@@ -36,6 +36,8 @@ pub mod network;
 
 pub mod api;
 
+pub mod doctor;
+
 pub mod agent;
 pub mod config;
 #[doc(hidden)]

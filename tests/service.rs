@@ -194,6 +194,12 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     machine.eventually("the pod runs", |machine| machine.try_run("kith get pods").1.contains("Running"));
     let program = machine.program();
 
+    // What was logged is found by its values, and the doctor sees the unit.
+    machine.eventually("a field in the journal", |machine| {
+        machine.try_run("journalctl -u kith KITH_NAME=gate --no-pager").1.contains("the agent runs")
+    });
+    machine.run("kith doctor settings agent-runs unit unit-enabled unit-kill-mode watchdog port-peers | grep '7 ok'");
+
     // Restarted, killed, upgraded: another agent, the same container.
     let pid = machine.main_pid();
     machine.run("systemctl restart kith");

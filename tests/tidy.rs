@@ -31,6 +31,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("network", &["config", "resource", "reconciler"]),
     // The API of the device that runs a pod leads into its containers.
     ("api", &["resource", "store", "consensus", "identity", "reconciler", "runtime"]),
+    // Judges facts, and finds them by what the other edges can try; the way that peers are asked is tested
+    // against a real endpoint.
+    ("doctor", &["config", "identity", "images", "network", "resource", "runtime", "transport"]),
     ("config", &[]),
     // Tests have the agent killed where any edge is in the middle of something.
     ("kill_point", &[]),

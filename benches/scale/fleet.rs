@@ -99,6 +99,7 @@ impl Fleet {
         let config = EngineConfig {
             data_dir: self.folder.path().join(id.to_string()),
             disk: Arc::new(RealDisk),
+            sizes: kith::storage::Sizes::default(),
             member_id: id,
             profile: Profile::Wan,
             wire: Arc::new(End { id, air: self.air.clone() }),

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::resource::Timestamp;
 
 /// 2026-11-01T00:00:00Z: no device that runs this release lives before it.
-const BUILT_AFTER: Timestamp = Timestamp(1_793_491_200_000);
+pub(crate) const BUILT_AFTER: Timestamp = Timestamp(1_793_491_200_000);
 
 /// A wall clock that does not fall behind what is known.
 #[derive(Debug)]

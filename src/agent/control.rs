@@ -16,7 +16,7 @@ use crate::api::fleet::{
     KubeconfigAsk, KubeconfigParts, LeaveAsk, LeaveDone, PlanAnswer, TokenAsk, TokenList, TokenMade, TokenRole,
     TokenSummary,
 };
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::consensus::{Engine, Freshness, ProposeError, Replica};
 use crate::identity::{Role, Token, TokenRecord, TokenTerms};
 use crate::planner::{Fleet, Settings};
@@ -51,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) clock: Arc<Clock>,
     pub(crate) config: Arc<Config>,
     pub(crate) settings: Settings,
+    /// What agent.toml, the environment and flags came to, and where each came from.
+    pub(crate) listed: Vec<Setting>,
     pub(crate) fleet: String,
     pub(crate) name: String,
     pub(crate) authority: String,

@@ -52,9 +52,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Pause after something could not be read or observed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Pods that are acted on at once.
-const PODS_AT_ONCE: usize = 8;
-
 /// Prepared images on their way to the loop.
 const PREPARED_QUEUE: usize = 16;
 
@@ -84,6 +81,8 @@ pub(crate) struct Device {
     pub(crate) asker: Asker,
     /// The folder of static pods.
     pub(crate) manifests_dir: PathBuf,
+    /// Pods that are acted on at once.
+    pub(crate) pods_at_once: usize,
     pub(crate) unsheltered: Unsheltered,
 }
 
@@ -270,7 +269,7 @@ impl Device {
         let images = &memory.images;
         let look = futures_util::stream::iter(by_pod.into_values())
             .map(|actions| self.execute(actions, images))
-            .buffer_unordered(PODS_AT_ONCE)
+            .buffer_unordered(self.pods_at_once)
             .fold(RESYNC, |soonest, look| async move { soonest.min(look) })
             .await;
         let next_look = next_look.min(look);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::control::{Control, Refusal};
-use crate::api::fleet::{BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, RecoverAsk, STATUS, TOKENS};
+use crate::api::fleet::{BACKUP, KUBECONFIG, LEAVE, PLAN, RECOVER, RecoverAsk, SETTINGS, STATUS, TOKENS};
 use crate::api::{ADMINISTRATORS, Extra, ExtraBody, ExtraRequest, ExtraResponse};
 
 /// The fleet's own corner.
@@ -16,7 +16,8 @@ pub(crate) struct Corner(pub(crate) Arc<Control>);
 impl Extra for Corner {
     fn handle(&self, request: ExtraRequest) -> Option<BoxFuture<'static, ExtraResponse>> {
         let control = self.0.clone();
-        let known = [STATUS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER].contains(&request.path.as_str())
+        let known = [STATUS, SETTINGS, LEAVE, KUBECONFIG, PLAN, TOKENS, BACKUP, RECOVER]
+            .contains(&request.path.as_str())
             || request.path.strip_prefix(TOKENS).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
         known.then(|| -> BoxFuture<'static, ExtraResponse> {
             Box::pin(async move {
@@ -48,6 +49,7 @@ async fn answer(control: &Control, request: &ExtraRequest) -> Result<Vec<u8>, Re
     }
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", STATUS) => json(&control.status().await?),
+        ("GET", SETTINGS) => json(&control.listed),
         ("GET", TOKENS) => json(&control.tokens().await?),
         ("POST", TOKENS) => json(&control.create_token(&parsed(&request.body)?, &request.user.name).await?),
         ("POST", LEAVE) => json(&control.leave(&parsed(&request.body)?).await?),
@@ -122,6 +124,7 @@ mod tests {
             ("GET", RECOVER),
             ("POST", RECOVER),
             ("GET", TOKENS),
+            ("GET", SETTINGS),
             ("POST", TOKENS),
             ("POST", LEAVE),
             ("POST", KUBECONFIG),

@@ -16,6 +16,7 @@ pub(crate) mod exchange;
 mod extra;
 pub mod hardware;
 mod hooking;
+pub(crate) mod journal;
 mod keeper;
 mod keyring;
 mod leader;
@@ -56,7 +57,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::api::{Api, ApiConfig};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Setting, Settled};
 use crate::consensus::mirror::poll_interval;
 use crate::consensus::{Engine, EngineConfig, EngineError, MirrorSettings, Presence};
 use crate::identity::{Enrolment, Identity, IdentityError, Run, Stamp, Trust};
@@ -170,10 +171,11 @@ pub(crate) enum End {
 
 /// Runs until the agent is told to stop. Containers live on. `read` gives the settings as they are now.
 pub async fn run(
-    config: Config,
-    read: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    settled: Settled,
+    read: impl Fn() -> Result<Settled, ConfigError> + Send + 'static,
 ) -> Result<(), AgentError> {
     memory::prepare();
+    let (listed, config) = (settled.list(), settled.config);
     let mut signals = Signals::new(config.clone(), Box::new(read)).map_err(file("listen to signals"))?;
     for dir in [&config.data_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(file(format!("make {}", dir.display())))?;
@@ -184,7 +186,7 @@ pub async fn run(
     let Some(enrolment) = wait_for_enrolment(&config, &mut signals).await? else { return Ok(()) };
     let enrolment = exchange::finish(&config.data_dir, enrolment)?;
     let config = Arc::new(config);
-    let started = Agent::start(config.clone(), identity, enrolment).await;
+    let started = Agent::start(config.clone(), listed, identity, enrolment).await;
     let mut agent = started.map_err(|error| unsound::after(&config.data_dir, error))?;
     agent.tasks.spawn("give memory back", memory::give_back(agent.engine.clone()));
     let mut end = agent.until_end(&mut signals).await;
@@ -207,6 +209,7 @@ fn start_again() -> AgentError {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
+    signals::ignore_reloads();
     file("start the agent again")(command.args(arguments).exec())
 }
 
@@ -246,7 +249,12 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(config: Arc<Config>, identity: Arc<Identity>, enrolment: Enrolment) -> Result<Self, AgentError> {
+    async fn start(
+        config: Arc<Config>,
+        listed: Vec<Setting>,
+        identity: Arc<Identity>,
+        enrolment: Enrolment,
+    ) -> Result<Self, AgentError> {
         let clock = Arc::new(Clock::default());
         let tasks = Tasks::new();
         let witness = enrolment.members.get(&enrolment.member_id).is_some_and(|member| member.witness);
@@ -272,6 +280,7 @@ impl Agent {
             clock: clock.clone(),
             config: config.clone(),
             settings,
+            listed,
             fleet: enrolment.fleet.clone(),
             name: enrolment.name.clone(),
             authority: enrolment.authority.clone(),
@@ -287,11 +296,12 @@ impl Agent {
             log_dir: config.log_dir.clone(),
             node_name: enrolment.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            connections: config.api_connections,
             clock: Arc::new(move || told.now()),
             shutdown: tasks.stopping(),
         });
         transport.serve(Self::service(&engine, &api, &clock, &tasks, &enrolment));
-        serve::unix(&api, &config.run_dir.join("kith.sock"), &tasks)?;
+        serve::unix(&api, &config, &tasks)?;
         let keeper = keeper::Keeper {
             engine: engine.clone(),
             config: config.clone(),
@@ -351,6 +361,7 @@ impl Agent {
         let engine = Engine::start(EngineConfig {
             data_dir: config.data_dir.clone(),
             disk: Arc::new(crate::storage::RealDisk),
+            sizes: sizes(config),
             member_id: enrolment.member_id,
             profile: config.profile,
             wire: Arc::new(transport.clone()),
@@ -407,6 +418,13 @@ impl Agent {
             End::Left => serve::forget_fleet(&self.config, self.runtime),
         }
     }
+}
+
+/// How much memory the state of the fleet may take here.
+fn sizes(config: &Config) -> crate::storage::Sizes {
+    let storage = &config.storage;
+    let gather = (storage.gather_bytes, storage.gather_entries);
+    crate::storage::Sizes::of(storage.cache_bytes, gather, storage.events_bytes)
 }
 
 /// A witness has no loop that looks after pods: that its tasks come to run at all has to do.

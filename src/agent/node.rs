@@ -176,7 +176,7 @@ fn status_of(facts: &NodeFacts, config: &Config) -> Vec<(&'static str, Value)> {
             "cpu": format!("{cpu_millis}m"),
             "memory": format!("{}Ki", memory / 1024),
             "ephemeral-storage": format!("{}Ki", hardware.disk / 1024),
-            "pods": MAX_PODS.to_string(),
+            "pods": config.max_pods.to_string(),
         });
         for (resource, count) in &facts.devices {
             size[resource] = json!(count.to_string());
@@ -214,9 +214,6 @@ fn status_of(facts: &NodeFacts, config: &Config) -> Vec<(&'static str, Value)> {
         ),
     ]
 }
-
-/// Pods that one device takes.
-const MAX_PODS: u32 = 110;
 
 #[cfg(test)]
 mod tests {

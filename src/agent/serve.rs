@@ -2,6 +2,7 @@
 //! and closes everything for good when the device left its fleet.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::authority::{Ask, Signer};
 use super::tasks::Tasks;
 use super::{AgentError, file, keeper};
 use crate::api::{Api, PeerStreams, Stream, Unreachable};
-use crate::config::Config;
+use crate::config::{Config, group_number};
 use crate::consensus::Engine;
 use crate::identity::{Enrolment, Identity, tls_server_config};
 use crate::network::sandbox::SandboxesConfig;
@@ -46,11 +47,27 @@ impl PeerStreams for Peers {
 
 /// Serves the unix socket. Without it nobody could work with this device, so an agent that can not
 /// have it does not start.
-pub(crate) fn unix(api: &Api, path: &Path, tasks: &Tasks) -> Result<(), AgentError> {
-    let listener = Api::bind_unix(path)?;
+pub(crate) fn unix(api: &Api, config: &Config, tasks: &Tasks) -> Result<(), AgentError> {
+    let path = config.run_dir.join("kith.sock");
+    let listener = Api::bind_unix(&path)?;
+    if !config.socket_group.is_empty()
+        && let Err(error) = open_to(&path, &config.socket_group)
+    {
+        let group = &config.socket_group;
+        tracing::error!(group, %error, "the socket is root's alone: socket_group in agent.toml can not have it");
+    }
     let api = api.clone();
     tasks.spawn("serve the socket", async move { api.serve_socket(listener).await });
     Ok(())
+}
+
+/// Lets a group use the socket. Its members can do what root can.
+fn open_to(path: &Path, group: &str) -> std::io::Result<()> {
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let gid = group_number(&groups, group)
+        .ok_or_else(|| std::io::Error::other(format!("/etc/group has no {group}; make it: groupadd {group}")))?;
+    std::os::unix::fs::chown(path, None, Some(gid))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
 }
 
 /// Serves HTTPS as soon as this device has a certificate for its addresses.
@@ -151,4 +168,27 @@ pub(crate) fn forget_fleet(config: &Config, runtime: Option<Shims>) -> Result<()
     }
     tracing::info!("this device left its fleet; kith init or kith join TOKEN starts over");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_group_is_let_in_by_its_name_and_nobody_else() {
+        assert!(nix::unistd::geteuid().is_root(), "only root gives a file to another group: run this test as root");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kith.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let before = std::fs::metadata(&path).unwrap().mode();
+        let refused = open_to(&path, "no-such-group").unwrap_err().to_string();
+        assert!(refused.contains("groupadd no-such-group"), "{refused}");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode(), before);
+        open_to(&path, "daemon").unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.mode() & 0o777, found.uid()), (0o660, 0));
+        assert_eq!(Some(found.gid()), group_number(&std::fs::read_to_string("/etc/group").unwrap(), "daemon"));
+    }
 }

@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{End, systemd};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Settled};
 
 /// The signals that end the agent.
 pub(super) struct Signals {
@@ -13,13 +13,22 @@ pub(super) struct Signals {
     /// The settings that this agent runs with.
     config: Config,
     /// The settings as they are now.
-    read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
+    read: Box<dyn Fn() -> Result<Settled, ConfigError> + Send>,
+}
+
+/// For the moment in which this process becomes a new run of the agent: a `SIGHUP` would end it before
+/// it listens, and it reads the settings anyway.
+#[expect(unsafe_code, reason = "a signal's disposition has no safe setter")]
+pub(super) fn ignore_reloads() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: ignoring runs no code, and what listened until now has ended.
+    let _as_before = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
 }
 
 impl Signals {
     pub(super) fn new(
         config: Config,
-        read: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
+        read: Box<dyn Fn() -> Result<Settled, ConfigError> + Send>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -40,7 +49,7 @@ impl Signals {
                 _ = self.hangup.recv() => {}
             }
             match (self.read)() {
-                Ok(config) if config == self.config => tracing::info!("the settings are as they were"),
+                Ok(settled) if settled.config == self.config => tracing::info!("the settings are as they were"),
                 Ok(_) => {
                     tracing::info!("the settings changed: the agent begins again with them");
                     systemd::reloading();

@@ -117,6 +117,7 @@ impl Workloads {
         let device = device::Device {
             asker,
             manifests_dir: config.manifests_dir.clone(),
+            pods_at_once: config.pods_at_once,
             engine: keyring.map(|keyring| keyring.engine.clone()),
             volumes: self.volumes.clone(),
             secrets,

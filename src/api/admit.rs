@@ -69,7 +69,6 @@ pub(super) fn create(
         object["status"]["qosClass"] = class.map_or(Value::Null, |class| json!(class));
     }
     errors.extend(validate::object(kind, &object));
-    warnings.extend(validate::warnings(kind, &object));
     errors.extend(validate::creation(kind, &object));
     finish(kind, object, &errors)
 }
@@ -102,7 +101,6 @@ pub(super) fn update(
     count_generation(kind, old, &mut object);
     errors.extend(validate::object(kind, &object));
     errors.extend(validate::update(kind, old, &object));
-    warnings.extend(validate::warnings(kind, &object));
     finish(kind, object, &errors)
 }
 

@@ -4,6 +4,7 @@
 //! | path | method | request | answer |
 //! |---|---|---|---|
 //! | `/kith/v1/status` | GET | | [`FleetStatus`] |
+//! | `/kith/v1/settings` | GET | | a list of the agent's settings: `key`, `value`, `origin` |
 //! | `/kith/v1/tokens` | GET | | [`TokenList`] |
 //! | `/kith/v1/tokens` | POST | [`TokenAsk`] | [`TokenMade`] |
 //! | `/kith/v1/tokens/<id>` | DELETE | | empty object |
@@ -22,6 +23,8 @@ use crate::identity::Preference;
 
 /// Path of [`FleetStatus`].
 pub const STATUS: &str = "/kith/v1/status";
+/// Path of the settings that the agent runs with.
+pub const SETTINGS: &str = "/kith/v1/settings";
 /// Path of the join tokens.
 pub const TOKENS: &str = "/kith/v1/tokens";
 /// Path on which this device leaves its fleet.

@@ -73,6 +73,8 @@ pub struct ApiConfig {
     pub node_name: String,
     /// The release, such as `0.1.0`.
     pub version: String,
+    /// Connections at the same time, all clients together.
+    pub connections: usize,
     /// The wall clock.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Ends every connection and stream when cancelled.
@@ -96,7 +98,7 @@ struct Inner {
 impl Api {
     /// An API that serves nothing yet.
     pub fn new(config: ApiConfig) -> Self {
-        let connections = Arc::new(Semaphore::new(server::CONNECTIONS_LIMIT));
+        let connections = Arc::new(Semaphore::new(config.connections));
         let streams = Arc::new(Semaphore::new(stream::STREAMS_LIMIT));
         Self { inner: Arc::new(Inner { config, connections, streams }) }
     }

@@ -20,10 +20,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::patience::{Patience, Patient, WRITE_TIMEOUT};
 use super::{Api, User};
 
-/// The most connections at a time.
-pub(super) const CONNECTIONS_LIMIT: usize = 512;
-/// The most of them over TLS: strangers can not take the places of root and of other devices.
-const TLS_CONNECTIONS_LIMIT: usize = 384;
+/// The part of all connections that may come over TLS, in quarters: strangers can not take the places
+/// of root and of other devices.
+const TLS_QUARTERS: usize = 3;
 /// The most bytes of a request's head.
 const HEAD_LIMIT: usize = 64 << 10;
 /// The most headers of a request.
@@ -57,7 +56,7 @@ impl Api {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Ok(_permit) = Arc::clone(&self.inner.connections).try_acquire_owned() else {
-            tracing::warn!(limit = CONNECTIONS_LIMIT, "too many API connections, one was closed");
+            tracing::warn!(limit = self.inner.config.connections, "too many API connections, one was closed");
             return;
         };
         let patience = Patience::default();
@@ -123,13 +122,14 @@ impl Api {
     /// Serves users with a certificate on a TCP listener until the shutdown.
     pub async fn serve_tls(&self, listener: TcpListener, config: Arc<rustls::ServerConfig>) {
         let acceptor = TlsAcceptor::from(config);
+        let limit = self.inner.config.connections * TLS_QUARTERS / 4;
         let mut open = JoinSet::new();
         let shutdown = self.inner.config.shutdown.clone();
         loop {
             // Accepting is cancel-safe; finished connections are only reaped.
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) if open.len() < TLS_CONNECTIONS_LIMIT => {
+                    Ok((stream, from)) if open.len() < limit => {
                         let (api, acceptor) = (self.clone(), acceptor.clone());
                         open.spawn(async move {
                             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {

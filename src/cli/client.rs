@@ -238,7 +238,7 @@ impl Client {
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => failure.hint("the socket is for root: sudo kith ..."),
             _ => failure.hint(
-                "is the agent running? kith agent starts it; is this device in no fleet yet? kith init, or kith join TOKEN",
+                "is the agent running? kith agent starts it, kith doctor says what is in its way; is this device in no fleet yet? kith init, or kith join TOKEN",
             ),
         }
     }

@@ -17,6 +17,7 @@ mod cp;
 mod delete;
 mod describe;
 mod dev;
+mod doctor;
 mod exec;
 mod failure;
 mod get;
@@ -51,6 +52,9 @@ use crate::config::Config;
 use client::Client;
 use failure::{Code, Doing, Failure};
 
+/// `--config` without a file: the settings themselves are asked for.
+const SHOWN: &str = "-";
+
 /// The hidden first argument that makes this program a container's shim.
 const SHIM: &str = "shim";
 
@@ -67,8 +71,9 @@ struct Cli {
 /// Flags that every subcommand takes.
 #[derive(Debug, Args)]
 struct Common {
-    /// Settings of the agent [default: /etc/kith/agent.toml]
+    /// Settings of the agent [default: /etc/kith/agent.toml]; kith status --config shows them
     #[arg(long, global = true, value_name = "FILE", env = "KITH_CONFIG", hide_env_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = SHOWN)]
     config: Option<PathBuf>,
     /// Socket of the agent [default: <run_dir>/kith.sock, as the settings have it]
     #[arg(long, global = true, value_name = "PATH", env = "KITH_SOCKET", hide_env_values = true)]
@@ -76,6 +81,21 @@ struct Common {
     /// Show what is asked of the agent
     #[arg(short, long, global = true)]
     verbose: bool,
+}
+
+impl Common {
+    /// The settings' file, where one is named.
+    fn config_file(&self) -> Option<PathBuf> {
+        match &self.config {
+            Some(shown) if shown.as_os_str() == SHOWN => std::env::var_os("KITH_CONFIG").map(PathBuf::from),
+            named => named.clone(),
+        }
+    }
+
+    /// Whether `--config` was given without a file.
+    fn shows_settings(&self) -> bool {
+        self.config.as_ref().is_some_and(|file| file.as_os_str() == SHOWN)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +119,8 @@ enum Command {
     Token(token::TokenCommand),
     /// This fleet at a glance: who leads, who votes, what is wrong and what to do
     Status(status::StatusArgs),
+    /// Look for what is wrong with this device; needs no agent
+    Doctor(doctor::DoctorArgs),
     /// Make objects as a file describes them
     Apply(apply::ApplyArgs),
     /// List objects
@@ -155,7 +177,7 @@ struct Session {
 impl Session {
     /// The agent's settings.
     fn config(&self) -> Result<Config, Failure> {
-        Ok(Config::load(self.common.config.as_deref())?)
+        Ok(Config::load(self.common.config_file().as_deref())?)
     }
 
     /// A client of the agent that the flags name.
@@ -208,6 +230,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command, session: &Session) -> Result<(), Failure> {
+    if session.common.shows_settings() && !matches!(command, Command::Status(_)) {
+        return Err(Failure::usage("--config names no file").hint("kith status --config shows the settings"));
+    }
     match command {
         Command::Agent(args) => agent::run(&args, session),
         Command::Init(args) => init::run(&args, session),
@@ -217,7 +242,8 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Restore(args) => wait(backup::restore(&args, session)),
         Command::Recover(args) => wait(recover::run(&args, &session.client()?)),
         Command::Token(command) => wait(token::run(command, &session.client()?)),
-        Command::Status(args) => wait(status::run(&args, &session.client()?)),
+        Command::Status(args) => wait(status::run(&args, session)),
+        Command::Doctor(args) => doctor::run(&args, session),
         Command::Apply(args) => wait(apply::run(&args, &session.client()?)),
         Command::Get(args) => wait(get::run(&args, &session.client()?)),
         Command::Describe(args) => wait(describe::run(&args, &session.client()?)),

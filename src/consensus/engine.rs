@@ -31,7 +31,7 @@ use super::timing::Timing;
 use crate::config::Profile;
 use crate::identity::{DeviceKey, Member};
 use crate::resource::Timestamp;
-use crate::storage::{self, Disk, Log, Machine, State, StorageError, TypeConfig};
+use crate::storage::{self, Disk, Log, Machine, Sizes, State, StorageError, TypeConfig};
 use crate::transport::Wire;
 
 /// Tells the wall clock.
@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub data_dir: PathBuf,
     /// The disk that has them.
     pub disk: Arc<dyn Disk>,
+    /// How much of them is in memory, and in how large pieces they are written.
+    pub sizes: Sizes,
     /// This device's member id; never used by another device before.
     pub member_id: u64,
     /// Timing of heartbeats and elections.
@@ -152,7 +154,7 @@ impl Engine {
     /// Opens the log and the state, and starts to take part in the fleet. A device that is not a
     /// member yet waits for a leader to write to it, or for [`Engine::bootstrap`].
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let (log, machine) = storage::open(&config.disk, &config.data_dir)?;
+        let (log, machine) = storage::open_sized(&config.disk, &config.data_dir, config.sizes)?;
         let state = machine.state().clone();
         let timing = Timing::new(config.profile);
         let peers = Arc::new(Peers::new(config.member_id, config.wire, config.presence));

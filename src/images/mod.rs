@@ -36,6 +36,7 @@ mod ran;
 mod registry;
 mod room;
 mod save;
+mod sound;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -52,6 +53,7 @@ pub use pull::{Progress, Pulled, Puller};
 pub use registry::{Credentials, Keychain, RegistryError, Wall};
 pub use room::Room;
 pub use save::Format;
+pub use sound::unsound;
 
 use crate::resource::{ImageConfig, Timestamp};
 

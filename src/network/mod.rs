@@ -12,6 +12,7 @@ pub mod netns;
 mod pods;
 mod rules;
 pub mod sandbox;
+pub mod trial;
 
 use std::path::PathBuf;
 

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::link::Links;
@@ -36,6 +37,8 @@ pub(super) struct PodNetwork {
     pub(super) range: Range,
     /// Where it is noted whether the device passed on packets before.
     note: PathBuf,
+    /// Held while the bridge is looked at and made: pods begin beside each other.
+    making: Arc<Mutex<()>>,
 }
 
 /// How a pod is connected.
@@ -49,11 +52,12 @@ pub(super) struct Connection {
 
 impl PodNetwork {
     pub(super) fn new(range: Range, run_dir: &std::path::Path) -> Self {
-        Self { range, note: run_dir.join("forwarded-before") }
+        Self { range, note: run_dir.join("forwarded-before"), making: Arc::default() }
     }
 
     /// Makes the bridge and what belongs to it, as far as it is missing. Returns the packet size.
     pub(super) fn ensure(&self) -> Result<u32, NetworkError> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mtu = on_links(async |links| {
             let (all, networks) = links.networks().await?;
             let overlaps = |&(address, prefix): &(Ipv4Addr, u8)| {

@@ -19,7 +19,7 @@ use crate::config::Range;
 use crate::reconciler::sandbox::{Protocol, PublishedPort};
 
 /// The table.
-const TABLE: &str = "kith";
+pub(super) const TABLE: &str = "kith";
 /// The bridge that all pods of a device are plugged into.
 pub(crate) const BRIDGE: &str = "kith0";
 /// What only the device itself may reach.

@@ -1,6 +1,6 @@
 //! Events for what a new status says that the stored one did not.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
 
 use super::Action;
 use super::lifecycle::Case;
@@ -41,7 +41,9 @@ impl Case<'_> {
                 match reason.as_str() {
                     "Completed" => {}
                     "OOMKilled" => tell(true, "OOMKilled", format!("Container {name} ran out of memory")),
-                    "StartError" => tell(true, "Failed", format!("Container {name} could not be started")),
+                    "StartError" => {
+                        tell(true, "Failed", format!("Container {name} could not be started: {}", last_words(new)));
+                    }
                     _ => tell(true, "Exited", format!("Container {name} ended with exit code {code}")),
                 }
             }
@@ -77,8 +79,16 @@ fn waiting_message(status: &ContainerStatus) -> Option<String> {
 
 /// Reason and exit code of the newest end that a status tells of.
 fn ended(status: &ContainerStatus) -> Option<(String, i32)> {
-    let now = status.state.as_ref().and_then(|state| state.terminated.as_ref());
-    let last = || status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let told = now.or_else(last)?;
+    let told = newest_end(status)?;
     Some((told.reason.clone()?, told.exit_code))
+}
+
+/// What the newest end says of itself.
+fn last_words(status: &ContainerStatus) -> &str {
+    newest_end(status).and_then(|told| told.message.as_deref()).unwrap_or("its shim left no reason")
+}
+
+fn newest_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let now = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+    now.or_else(|| status.last_state.as_ref().and_then(|state| state.terminated.as_ref()))
 }

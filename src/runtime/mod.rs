@@ -28,6 +28,7 @@ mod settle;
 pub mod shim;
 mod shims;
 mod signal;
+pub mod trial;
 mod usage;
 
 pub use consumption::{OnDisk, on_disk};

@@ -39,8 +39,12 @@ pub(super) fn now() -> Timestamp {
 /// Brings an abandoned container back under a waiter, or to its end. Returns the new waiter.
 pub(super) fn settle(folder: &Folder, exe: &SealedExe, hierarchies: &Hierarchies) -> Result<Option<Child>, String> {
     let at = |step: &str, error: io::Error| format!("{step} in {}: {error}", folder.path().display());
-    if !matches!(folder.standing().map_err(|error| at("look around", error))?, Standing::Abandoned(_)) {
-        return Ok(None);
+    match folder.standing() {
+        Ok(Standing::Abandoned(_)) => {}
+        Ok(_) => return Ok(None),
+        // Removed meanwhile: as settled as can be.
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at("look around", error)),
     }
     if let Some(found) = orphan::of_folder(folder.path()).iter().find(|found| found.waits) {
         // An agent was killed between starting a new waiter and noting its pid.

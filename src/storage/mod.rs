@@ -50,7 +50,7 @@ pub use unsound::{Left, SetAside, set_aside};
 
 use crate::resource::chain;
 use crate::store::codec::CodecError;
-use sizes::Sizes;
+pub use sizes::Sizes;
 
 /// The log or the state can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -136,13 +136,14 @@ pub fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Log, Machine), StorageE
     open_sized(disk, dir, Sizes::default())
 }
 
-pub(crate) fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: Sizes) -> Result<(Log, Machine), StorageError> {
+/// The same with other sizes than the usual ones.
+pub fn open_sized(disk: &Arc<dyn Disk>, dir: &Path, sizes: Sizes) -> Result<(Log, Machine), StorageError> {
     let log_dir = dir.join(LOG);
     let unsound = |path: &Path, reason, left| StorageError::Unsound { path: path.to_owned(), reason, left };
     let there = wal::Wal::exists(disk.as_ref(), &log_dir);
     let there =
         there.map_err(|source| StorageError::File { action: "look for the log in", path: log_dir.clone(), source })?;
-    let state = State::open(disk, dir, sizes.recent).map_err(|error| match damage(&error) {
+    let state = State::open(disk, dir, sizes).map_err(|error| match damage(&error) {
         Some(reason) => {
             let last_entry = if there { Log::last_in(disk, &log_dir, sizes.wal) } else { None };
             unsound(&dir.join(FILE), reason, Left { last_entry, ..Left::default() })

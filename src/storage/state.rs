@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, DiskFile, run_on};
 use super::raft::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership};
-use super::recent::{self, Applying, Recent};
+use super::recent::{Applying, Recent};
 use super::runtime::Runtime;
 use super::scratch::{self, Scratch};
+use super::sizes::Sizes;
 use super::table::{self, DOCUMENTS, Fault, MEMBERSHIP, META, MIRRORS, PROGRESS, Progress, SNAPSHOT, WriteTable};
 use super::unsound::Reached;
 use super::{FILE, StorageError};
@@ -28,8 +29,6 @@ use crate::identity::Member;
 use crate::store::{self, Event, Ring};
 use file::{corrupted, create, open_checked, read_mirrors, read_progress};
 
-/// redb's page cache, in bytes, as far as the state fills it. Pages outside of it are in the kernel's.
-const CACHE_BYTES: usize = 4 << 20;
 /// Entries applied before they are made durable.
 const MAX_VOLATILE_ENTRIES: u64 = 8192;
 
@@ -55,7 +54,7 @@ struct Inner {
     scratches: AtomicU64,
     file: Arc<dyn DiskFile>,
     database: Database,
-    sizes: recent::Sizes,
+    sizes: Sizes,
     /// Locked for moments only, never for a transaction of the file.
     recent: Mutex<Recent>,
     /// Somebody waits for the end of a busy time.
@@ -86,7 +85,7 @@ pub(super) struct View {
 impl State {
     /// Opens `dir/state.redb`. A new file is made aside and moved in place when it is whole,
     /// because redb can not open one whose creation was cut short.
-    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, sizes: recent::Sizes) -> Result<Self, StorageError> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, sizes: Sizes) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let failed = |action| {
             let path = path.clone();
@@ -106,7 +105,7 @@ impl State {
         let noted = super::guarded::noted(disk.as_ref(), dir).map_err(failed("look for a note beside"))?;
         let opened = match noted {
             Some(note) => Err(corrupted(&note)),
-            None => super::guarded::guarded(disk, dir, || open_checked(&file))
+            None => super::guarded::guarded(disk, dir, || open_checked(&file, sizes.cache))
                 .unwrap_or_else(|| Err(corrupted("its pages make no sense"))),
         };
         let database = opened.map_err(|error| fault("open", &path, error))?;
@@ -124,7 +123,7 @@ impl State {
             unfolded: Mutex::default(),
             settling: AtomicBool::new(false),
             writer: Arc::default(),
-            ring: Mutex::new(Ring::new(progress.counters.revision)),
+            ring: Mutex::new(Ring::bounded(progress.counters.revision, sizes.events)),
             revision: watch::Sender::new(progress.counters.revision),
             applied: watch::Sender::new(next_index(progress.applied)),
             mirrors: watch::Sender::new(Arc::new(mirrors)),
@@ -181,12 +180,12 @@ impl State {
             });
             let (replies, events, mirrors, progress) =
                 applied.map_err(|error| fault("apply to", &self.inner.path, error))?;
-            (replies, events, mirrors, progress, recent.fullness(self.inner.sizes), recent.bytes())
+            (replies, events, mirrors, progress, recent.fullness(self.inner.sizes.recent), recent.bytes())
         };
         self.ring().push(events);
         self.note_mirrors(mirrors);
         self.publish(progress);
-        if bytes > self.inner.sizes.kept {
+        if bytes > self.inner.sizes.recent.kept {
             self.relieve_when_quiet();
         }
         self.relieve(fullness).await?;
@@ -309,7 +308,7 @@ impl State {
         txn.commit().map_err(|error| failed(Fault::from(error)))?;
         *recent = Recent::at(progress);
         drop(recent);
-        *self.ring() = Ring::new(progress.counters.revision);
+        *self.ring() = Ring::bounded(progress.counters.revision, self.inner.sizes.events);
         self.inner.mirrors.send_replace(Mirrors::default());
         self.note_mirrors(mirrors);
         self.publish(progress);

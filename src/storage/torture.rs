@@ -25,6 +25,8 @@ type Result<T, E = String> = std::result::Result<T, E>;
 const SIZES: Sizes = Sizes {
     wal: wal::Sizes { segment: 6 << 10, ahead: 1 << 10 },
     recent: recent::Sizes { entries: 7, bytes: 4 << 10, kept: 2 << 10 },
+    cache: 4 << 20,
+    events: 1 << 20,
 };
 const DIR: &str = "/device";
 

@@ -17,7 +17,7 @@ mod tests;
 
 pub use apply::apply;
 pub use hash::{StateHash, StateHasher};
-pub use ring::Ring;
+pub use ring::{MAX_BYTES as EVENT_BYTES, Ring};
 pub use table::{Client, Counters, Table};
 
 use serde::{Deserialize, Serialize};

@@ -19,6 +19,8 @@ const EVENT_OVERHEAD: usize = 160;
 pub struct Ring {
     events: VecDeque<Event>,
     bytes: usize,
+    /// Bytes that are kept.
+    limit: usize,
     /// Every event after this revision is here.
     floor: u64,
 }
@@ -26,7 +28,12 @@ pub struct Ring {
 impl Ring {
     /// A ring that knows nothing of what happened up to `revision`.
     pub fn new(revision: u64) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, floor: revision }
+        Self::bounded(revision, MAX_BYTES)
+    }
+
+    /// The same with room for so many bytes.
+    pub fn bounded(revision: u64, limit: usize) -> Self {
+        Self { events: VecDeque::new(), bytes: 0, limit, floor: revision }
     }
 
     /// Takes in the events of one transaction, and forgets old ones beyond the limits.
@@ -35,7 +42,7 @@ impl Ring {
             self.bytes += cost(&event);
             self.events.push_back(event);
         }
-        while self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
+        while self.events.len() > MAX_EVENTS || self.bytes > self.limit {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= cost(&oldest);
             self.floor = oldest.revision;

@@ -94,6 +94,7 @@ impl Fleet {
             log_dir: self.log_dir(node),
             node_name: node.to_owned(),
             version: "0.1.0".into(),
+            connections: 512,
             clock: Arc::new(|| NOW),
             shutdown: self.shutdown.clone(),
         });

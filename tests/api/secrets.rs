@@ -116,21 +116,6 @@ async fn what_can_not_be_a_secret_is_refused_and_never_repeats_a_value() {
 }
 
 #[tokio::test]
-async fn a_limit_that_nobody_holds_is_told() {
-    let fleet = Fleet::new().await;
-    let device = fleet.device("a").await;
-    for (medium, told) in [("", true), ("Memory", false)] {
-        let mut pod = crate::fleet::pod(&format!("limit{}", medium.to_lowercase()));
-        pod["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {"medium": medium, "sizeLimit": "1Mi"}}]);
-        let response = device.open("POST", crate::fleet::PODS, &[], pod.to_string().as_bytes()).await;
-        assert_eq!(response.status(), 201);
-        let warned =
-            response.headers().get_all("warning").iter().any(|text| text.to_str().unwrap().contains("sizeLimit"));
-        assert_eq!(warned, told, "{medium}");
-    }
-}
-
-#[tokio::test]
 async fn a_claim_is_bound_from_the_start_and_stays_on_its_device() {
     let fleet = Fleet::new().await;
     let device = fleet.device("a").await;

@@ -9,6 +9,8 @@
 
 mod clients;
 mod disks;
+mod doctor;
+mod examples;
 mod faults;
 mod harness;
 mod identity;
@@ -25,4 +27,5 @@ mod reads;
 mod security;
 mod streams;
 mod torture;
+mod tour;
 mod volumes;

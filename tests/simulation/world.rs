@@ -204,6 +204,7 @@ impl World {
         let config = EngineConfig {
             data_dir: PathBuf::from(format!("/lamp-{number}")),
             disk: device.disk.mount(),
+            sizes: kith::storage::Sizes::default(),
             member_id: device.member_id,
             profile: self.plan.profile,
             wire: self.net.wire(number, run),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::failure::{Doing, Failure};
 use crate::cli::output::say;
 use crate::cli::socket_in;
-use crate::config::{Config, Eviction};
+use crate::config::Config;
 use crate::network::netns;
 
 /// Folder of all fleets that name no other.
@@ -163,7 +163,7 @@ impl Device {
 
     /// Its agent's settings.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        Ok(Config::load(Some(&self.config_file()))?)
+        Ok(Config::load_file(&self.config_file())?)
     }
 
     /// Its agent's socket.
@@ -178,39 +178,41 @@ impl Device {
 
     /// Makes its folders and writes its settings.
     pub(super) fn make(&self, settings: &[String]) -> Result<(), Failure> {
-        let config = self.settings(settings)?;
+        let text = self.settings(settings)?;
         for dir in ["data", "run", "log"] {
             fs::create_dir_all(self.dir.join(dir)).doing(|| format!("make the folder {}", self.dir.display()))?;
         }
         let file = self.config_file();
-        let text = toml::to_string(&config).doing(|| format!("write {}", file.display()))?;
         fs::write(&file, text).doing(|| format!("write {}", file.display()))
     }
 
-    fn settings(&self, settings: &[String]) -> Result<Config, Failure> {
-        let own = Config {
-            name: self.name(),
-            data_dir: self.dir.join("data"),
-            run_dir: self.dir.join("run"),
-            log_dir: self.dir.join("log"),
-            manifests_dir: self.dir.join("manifests"),
-            cgroup: self.cgroup(),
-            // Memory and disk are this whole machine's: what others do must not evict pods here.
-            eviction: Eviction {
-                memory_available: 0,
-                disk_available_percent: 0,
-                inodes_free_percent: 0,
-                ..Eviction::default()
-            },
-            ..Config::default()
-        };
-        let advertise = SocketAddr::new(self.address(), own.peer_listen.port());
-        let own = Config { advertise: vec![advertise], ..own };
-        let mut table = toml::Table::try_from(&own).doing(|| "write settings".into())?;
+    /// What a device of such a fleet needs, and what was asked for: only that, so that profiles count.
+    fn settings(&self, settings: &[String]) -> Result<String, Failure> {
+        let path = |name: &str| toml::Value::String(self.dir.join(name).display().to_string());
+        let advertise = SocketAddr::new(self.address(), Config::default().peer_listen.port());
+        // Memory and disk are this whole machine's: what others do must not evict pods or clear images here.
+        let eviction = ["memory_available", "disk_available_percent", "inodes_free_percent"];
+        let eviction: toml::Table = eviction.into_iter().map(|key| (key.to_owned(), 0.into())).collect();
+        let images = ["clear_above_percent", "clear_to_percent"];
+        let images: toml::Table = images.into_iter().map(|key| (key.to_owned(), 0.into())).collect();
+        let own: [(&str, toml::Value); 9] = [
+            ("name", self.name().into()),
+            ("data_dir", path("data")),
+            ("run_dir", path("run")),
+            ("log_dir", path("log")),
+            ("manifests_dir", path("manifests")),
+            ("cgroup", self.cgroup().into()),
+            ("advertise", vec![advertise.to_string()].into()),
+            ("eviction", eviction.into()),
+            ("images", images.into()),
+        ];
+        let mut table: toml::Table = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let given = toml::from_str::<toml::Table>(&settings.join("\n"))
             .map_err(|e| Failure::usage(format!("--set takes KEY=VALUE as in agent.toml: {}", e.message())))?;
         table.extend(given);
-        Config::parse(&self.config_file(), &table.to_string()).map_err(|e| Failure::usage(e.to_string()))
+        let text = table.to_string();
+        Config::parse(Path::new("--set"), &text).map_err(|e| Failure::usage(e.to_string()))?;
+        Ok(text)
     }
 }
 

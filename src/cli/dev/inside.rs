@@ -39,7 +39,10 @@ pub(super) fn command(device: &Device, words: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
-/// Takes away what would point an agent elsewhere.
+/// Takes away what would point an agent elsewhere, or change its settings; what it logs may be said so.
 pub(super) fn clean_environment(command: &mut Command) {
-    command.env_remove(SOCKET).env_remove(CONFIG);
+    let ours = |name: &OsString| name.to_string_lossy().starts_with("KITH_") && name != "KITH_LOG";
+    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
+    }
 }

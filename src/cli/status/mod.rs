@@ -2,12 +2,14 @@
 //! devices are, what is wrong and what to type about it. It fits 80 columns, and a fleet that is
 //! larger than a screen is summed up.
 
+mod settings;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::client::Client;
+use super::Session;
 use super::failure::Failure;
 use super::output::{self, Format, Paint, Table, count, raw, say, span};
 use crate::api::fleet::{self, DeviceRole, DeviceStatus, FleetStatus};
@@ -30,10 +32,16 @@ pub(crate) struct StatusArgs {
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
+    /// Show the settings of the agent, and where each came from; --config without a file does too
+    #[arg(long)]
+    settings: bool,
 }
 
-pub(crate) async fn run(args: &StatusArgs, client: &Client) -> Result<(), Failure> {
-    let status: FleetStatus = client.get(fleet::STATUS).await?;
+pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<(), Failure> {
+    if args.settings || session.common.shows_settings() {
+        return settings::run(args.output, session).await;
+    }
+    let status: FleetStatus = session.client()?.get(fleet::STATUS).await?;
     match args.output {
         Some(Format::Json) => output::json(&status),
         Some(Format::Yaml) => output::yaml(&status),

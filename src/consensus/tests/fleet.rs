@@ -194,6 +194,7 @@ impl Fleet {
         let config = EngineConfig {
             data_dir: self.dir(id),
             disk: Arc::new(crate::storage::RealDisk),
+            sizes: crate::storage::Sizes::default(),
             member_id: id,
             profile: self.profile,
             wire: Arc::new(MemoryWire { me: key, weather: Arc::downgrade(&self.weather) }),

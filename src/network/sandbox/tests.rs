@@ -80,6 +80,24 @@ fn a_sandbox_is_made_found_again_and_removed() {
 }
 
 #[test]
+fn pods_that_begin_together_share_the_bridge_that_is_made_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().canonicalize().unwrap();
+    on_a_device(move || {
+        for _ in 0..5 {
+            let network = PodNetwork::new(config(&run_dir).range, &run_dir);
+            // Threads inherit the network namespace of the one that starts them.
+            let made = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(|| network.ensure().map_err(|e| e.to_string()))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect::<Result<Vec<u32>, String>>()
+            });
+            assert_eq!(made, Ok(vec![1500; 4]));
+            network.remove().unwrap();
+        }
+    });
+}
+
+#[test]
 fn an_agent_killed_at_any_step_leaves_nothing_that_the_next_does_not_remove() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().canonicalize().unwrap();

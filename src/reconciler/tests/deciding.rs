@@ -75,6 +75,11 @@ fn a_start_that_failed_says_what_failed() {
     let mut bench = Bench::with(&json!({"spec": {"restartPolicy": "Never"}}));
     let failed = Exit { started: None, message: "exec /httpd: no such file".into(), ..exit(128, 0, 0) };
     bench.exited(0, failed);
+    let told = bench.decide().actions.into_iter().find_map(|action| match action {
+        Action::Event(event) => Some(event.message),
+        _ => None,
+    });
+    assert_eq!(told.as_deref(), Some("Container web could not be started: exec /httpd: no such file"));
     let status = bench.store();
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     let ended = status.container_statuses.unwrap().remove(0).state.unwrap().terminated.unwrap();

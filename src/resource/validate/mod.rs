@@ -114,17 +114,6 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// What an object asks for that is taken and does nothing, beyond what the field table says.
-pub fn warnings(kind: &Kind, object: &Value) -> Vec<String> {
-    match kind.kind {
-        "Pod" => volume::warnings(object.get("spec").unwrap_or(&Value::Null), "spec"),
-        "Deployment" | "ReplicaSet" => {
-            volume::warnings(object.pointer("/spec/template/spec").unwrap_or(&Value::Null), "spec.template.spec")
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// Everything wrong with making this object anew, beyond what is wrong with it.
 pub fn creation(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let added = crate::resource::meta::list_at(object, "spec.ephemeralContainers");

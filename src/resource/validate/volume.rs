@@ -53,20 +53,6 @@ pub(super) fn of_pod(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Limits that nobody holds.
-pub(super) fn warnings(spec: &Value, path: &str) -> Vec<String> {
-    let volumes = meta::list_at(spec, "volumes").iter().enumerate();
-    let unlimited = volumes.filter(|(_, volume)| {
-        meta::at(volume, "emptyDir.sizeLimit").is_some() && meta::text_at(volume, "emptyDir.medium") != "Memory"
-    });
-    let tell = |(index, _): (usize, &Value)| {
-        format!(
-            "{path}.volumes[{index}].emptyDir.sizeLimit: not honoured while it is written: an emptyDir on the disk is measured now and then, and its pod evicted; with medium: Memory it can not grow larger"
-        )
-    };
-    unlimited.map(tell).collect()
-}
-
 fn one_volume(volume: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let sources: Vec<&String> =
         volume.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "name").collect();

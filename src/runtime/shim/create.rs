@@ -163,9 +163,11 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
     let users = order.spec.namespaces.user.map(Users::make).transpose()?;
     let prepared = rootfs::prepare(order, users.as_ref())?;
-    let config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
+    let mut config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
 
     let oom_score = fs::read(OOM_SCORE).map_err(at("read the shim's OOM score"))?;
+    let allowed = allowed_oom_score(order.spec.oom_score_adj, &oom_score);
+    config["process"]["oomScoreAdj"] = allowed.map_err(at("look for the OOM score that is allowed"))?.into();
     let (init, started) = launch(folder, order, &config, &hierarchies, stdout, stderr)?;
     outside.enter()?;
     drop(users);
@@ -232,6 +234,19 @@ fn launch(
     let mut reason = String::new();
     failure.read_to_string(&mut reason).map_err(|error| format!("wait for the program: {error}"))?;
     if reason.is_empty() { Ok((init, started)) } else { Err(reason) }
+}
+
+/// The score for the container: the wanted one, or where it is now. Going below that takes
+/// `CAP_SYS_RESOURCE`, and a device whose agent has to do without it still runs its pods.
+fn allowed_oom_score(wanted: i32, current: &[u8]) -> io::Result<i32> {
+    match fs::write(OOM_SCORE, wanted.to_string()) {
+        Ok(()) => Ok(wanted),
+        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => {
+            let current = String::from_utf8_lossy(current);
+            current.trim().parse().map_err(io::Error::other)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// libcontainer gave this process the container's score, and leaves it.

@@ -134,6 +134,25 @@ pub(super) fn attach(cgroup: &Path, permits: &[Permit]) -> io::Result<()> {
         return Err(io::Error::other(format!("{} devices are more than {MAX_PERMITS}", permits.len())));
     }
     let folder = File::open(cgroup)?;
+    let loaded = load(permits)?;
+    let attach = Attach {
+        target: folder.as_raw_fd().unsigned_abs(),
+        program: loaded.as_raw_fd().unsigned_abs(),
+        kind: CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    // SAFETY: a structure of the size that is passed.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the kernel a program that permits one device, and takes it back.
+pub(in crate::runtime) fn try_program() -> io::Result<()> {
+    load(&[Permit { kind: Kind::Character, major: 1, minor: Some(3), access: READ | WRITE }]).map(drop)
+}
+
+#[expect(unsafe_code, reason = "bpf has no safe wrapper")]
+fn load(permits: &[Permit]) -> io::Result<OwnedFd> {
     let steps = program(permits);
     let load = Load {
         kind: PROG_TYPE_CGROUP_DEVICE,
@@ -149,16 +168,7 @@ pub(super) fn attach(cgroup: &Path, permits: &[Permit]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just handed this descriptor to us alone.
-    let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
-    let attach = Attach {
-        target: folder.as_raw_fd().unsigned_abs(),
-        program: loaded.as_raw_fd().unsigned_abs(),
-        kind: CGROUP_DEVICE,
-        flags: ALLOW_MULTI,
-    };
-    // SAFETY: a structure of the size that is passed.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

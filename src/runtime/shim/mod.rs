@@ -22,6 +22,8 @@ mod spec;
 mod users;
 pub(super) mod waiter;
 
+pub(super) use devices_bpf::try_program as devices_program;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;

@@ -10,9 +10,11 @@ use super::super::StorageError;
 use super::super::backend::Backend;
 use super::super::disk::{Disk, DiskFile};
 use super::super::table::{self, Fault, MIRRORS, Progress, WriteTable};
-use super::{CACHE_BYTES, fault, progress_of, sync_parent};
+use super::{fault, progress_of, sync_parent};
 use crate::identity::Member;
 
+/// redb's page cache while a file is made, in bytes: it is empty.
+const CACHE_BYTES: usize = 1 << 20;
 /// Bytes of a state that is checked at each start; a larger one only after an unclean end.
 const CHECKED_BYTES: u64 = 64 << 20;
 /// Where redb keeps its flags in the file, and the one that says it was not closed.
@@ -24,13 +26,13 @@ pub(super) fn corrupted(what: &str) -> Fault {
 
 /// Opens a database, and checks all of it unless that would take long. Its pages have checksums,
 /// which redb itself looks at only after an unclean end.
-pub(super) fn open_checked(file: &Arc<dyn DiskFile>) -> Result<Database, Fault> {
+pub(super) fn open_checked(file: &Arc<dyn DiskFile>, cache: usize) -> Result<Database, Fault> {
     let io = |error: std::io::Error| Fault::from(redb::Error::Io(error));
     let mut flags = [0];
     file.read_at(FLAGS.0, &mut flags).map_err(io)?;
     let unclean = flags[0] & FLAGS.1 != 0;
     let bytes = file.len().map_err(io)?;
-    let mut database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file.clone()))?;
+    let mut database = Builder::new().set_cache_size(cache).create_with_backend(Backend(file.clone()))?;
     if unclean || bytes <= CHECKED_BYTES {
         database.check_integrity()?;
     }

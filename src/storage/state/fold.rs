@@ -65,7 +65,7 @@ impl State {
             let mut seen = None;
             while let Some(inner) = state.upgrade() {
                 let state = Self { inner };
-                if state.recent().bytes() <= state.inner.sizes.kept {
+                if state.recent().bytes() <= state.inner.sizes.recent.kept {
                     state.inner.watching.store(false, Ordering::Release);
                     return;
                 }
