@@ -16,7 +16,9 @@ use super::clock::Clock;
 use super::local::{self, Local};
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
-use crate::reconciler::eviction::{Eviction, Left, PodUsage, Pressure, Share, Short, Thresholds, overuse, shortages, victim};
+use crate::reconciler::eviction::{
+    Eviction, Left, PodUsage, Pressure, Share, Short, Thresholds, overuse, shortages, victim,
+};
 use crate::resource::footprint;
 use crate::runtime::Shims;
 
