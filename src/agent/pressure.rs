@@ -87,7 +87,8 @@ impl Watch {
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
             if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
-                if shortage.short != Short::Memory && self.clear_images(shortage, &pods).await {
+                if shortage.short != Short::Memory && (self.reclaim().await || self.clear_images(shortage, &pods).await)
+                {
                     continue;
                 }
                 let evicted = self.local.borrow().evicted.clone();
@@ -137,6 +138,17 @@ impl Watch {
             }
             Err(_) => false,
         }
+    }
+
+    /// Removes what pods that are over still take of the disk: nobody is evicted for that. Says whether
+    /// there was anything.
+    async fn reclaim(&self) -> bool {
+        let runtime = self.runtime.clone();
+        let freed = tokio::task::spawn_blocking(move || runtime.reclaim()).await.unwrap_or_default();
+        if freed.entries > 0 {
+            tracing::warn!(bytes = freed.bytes, files = freed.entries, "what containers that are over left is removed");
+        }
+        freed.entries > 0
     }
 
     /// Whether containers of an evicted pod are still here: what they used is not back yet.
