@@ -220,7 +220,8 @@ fn left(data_dir: &Path) -> Left {
     };
     let memory = Share { available: kib("MemAvailable") * 1024, total: kib("MemTotal") * 1024 };
     let Ok(stat) = nix::sys::statvfs::statvfs(data_dir) else { return Left { memory, ..Left::default() } };
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    #[allow(clippy::useless_conversion, reason = "a c_ulong has 32 bits on armv7")]
+    let bytes = |blocks: u64| blocks.saturating_mul(u64::from(stat.fragment_size()));
     let available = bytes(stat.blocks_available());
     // A share of a large disk would be more than anybody needs to be kept free.
     let total = if available >= DISK_ENOUGH { 0 } else { bytes(stat.blocks()) };
