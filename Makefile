@@ -5,18 +5,22 @@
 
 SHELL := /bin/bash
 KITH := target/release/kith
-# Only the binary itself is linked statically; build scripts and procedural macros are not.
-STATIC := -C target-feature=+crt-static -C relocation-model=static
+# A target of its own, though it is this machine's: build scripts and procedural macros are then not
+# made like the program, which is static, at a fixed address, and without tables to unwind by.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no
 # Chance inside of tokio follows from the seed only with this setting.
 SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
 	--features seeded-bugs --test simulation --no-capture
 
 DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
 
-.PHONY: deb build demo test simulation soak check fuzz bench bench-traffic tools-build tools-test tools-bench install clean
+.PHONY: deb deb-arm64 deb-armhf debs build demo test simulation soak check fuzz bench bench-traffic bench-profiles \
+	cross cross-test vm vm-arm tools-build tools-test tools-bench install clean
 
 build: tools-build
-	cargo rustc --release --locked --bin kith -- $(STATIC)
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked --bin kith --target $(HOST)
+	@install -D target/$(HOST)/release/kith $(KITH)
 
 demo: build
 	@scripts/install.sh busybox-static curl
@@ -52,6 +56,11 @@ bench-traffic: build
 	@scripts/install.sh mkfs.ext4:e2fsprogs nft:nftables
 	KITH=$(CURDIR)/$(KITH) cargo bench --locked --bench fleet -- traffic
 
+# Other ways to build what is released: size, start, memory and processor time of each.
+bench-profiles: tools-build
+	@scripts/install.sh python3
+	scripts/profiles.sh
+
 tools-build:
 	@scripts/install.sh gcc:build-essential
 
@@ -71,6 +80,29 @@ tools-bench: tools-build
 deb: build
 	@scripts/install.sh jq dpkg-deb:dpkg
 	@scripts/deb.sh $(KITH) $(DEB_HOST)
+
+# The same for boards, and all three.
+deb-arm64 deb-armhf: build
+	@scripts/install.sh jq dpkg-deb:dpkg
+	@device=$(if $(filter deb-arm64,$@),aarch64,armv7) && binary=$$(cross/cross.sh build $$device) && \
+		HOST_KITH=$(KITH) scripts/deb.sh $$binary $(@:deb-%=%)
+
+debs: deb deb-arm64 deb-armhf
+
+# Static files for the three kinds of devices, as they are released: cross/README.md.
+cross:
+	@for device in x86_64 aarch64 armv7; do cross/cross.sh build $$device || exit 1; done
+
+# Builds for boards quickly, and tries them emulated, program by program.
+cross-test:
+	@for device in aarch64 armv7; do cross/cross.sh test $$device || exit 1; done
+
+# Whole machines, emulated: limits in version 2 of cgroups under systemd, and a fleet on aarch64.
+vm: build
+	@tests/vm/run.sh x86_64 $(KITH)
+
+vm-arm:
+	@tests/vm/run.sh aarch64 $$(cross/cross.sh build aarch64)
 
 # For systems without Debian's packages: the binary and the unit.
 install: build

@@ -2,17 +2,14 @@
 # Makes a small Debian system in target/tools/debian-root, once, for the tests that boot systemd in a
 # container, and says where it is. It comes from where this machine's own packages come from.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
 root=$tools/debian-root
 if [ ! -e "$root/.complete" ]; then
     scripts/install.sh debootstrap >&2
     . /etc/os-release
-    site() { apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Release: $VERSION_CODENAME" | head -n 1; }
-    # Before the first update apt does not know where it takes packages from.
-    [ -n "$(site)" ] || apt-get update -qq
-    site=$(site)
-    [ -n "$site" ] || { echo "error: apt knows no source of $VERSION_CODENAME: run apt-get update" >&2; exit 1; }
+    site=$(scripts/debian-site.sh)
     rm -rf "$root" "$tools/download"
     mkdir -p "$tools/download"
     echo "making a Debian system for tests in $root" >&2

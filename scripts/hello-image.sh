@@ -1,18 +1,19 @@
 #!/bin/sh
 # Makes the root of the demo's web image from busybox-static, as a tar file:
 #
-#     scripts/hello-image.sh OUT.tar
+#     scripts/hello-image.sh OUT.tar       # BUSYBOX=FILE: of another kind of processor
 #     kith image import OUT.tar hello:1 --cmd /bin/hello
 #
 # The program answers HTTP on the first free port from 8080 up with its device's name.
 set -eu
 
 out=${1:?usage: scripts/hello-image.sh OUT.tar}
-busybox=$(command -v busybox) || {
+own=$(command -v busybox) || {
     echo "error: busybox is missing" >&2
     echo "hint: apt-get install busybox-static" >&2
     exit 1
 }
+busybox=${BUSYBOX:-$own}
 # A static program names no interpreter; the image has no libraries.
 if grep -aq '/lib[^ ]*/ld-' "$busybox"; then
     echo "error: $busybox needs libraries that the image will not have" >&2
@@ -29,7 +30,7 @@ done
 chmod 755 "$root"
 chmod 1777 "$root/tmp"
 cp "$busybox" "$root/bin/busybox"
-for applet in $("$busybox" --list); do
+for applet in $("$own" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 done
 echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"

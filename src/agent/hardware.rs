@@ -37,7 +37,9 @@ impl Hardware {
             .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         let os_release = text("/etc/os-release");
         let os = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
-        let disk = nix::sys::statvfs::statvfs(data_dir).map_or(0, |stat| stat.blocks() * stat.fragment_size());
+        #[allow(clippy::useless_conversion, reason = "a c_ulong has 32 bits on armv7")]
+        let disk =
+            nix::sys::statvfs::statvfs(data_dir).map_or(0, |stat| stat.blocks() * u64::from(stat.fragment_size()));
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: kib.unwrap_or(0) * 1024,

@@ -87,7 +87,8 @@ impl Watch {
                 .collect();
             // One at a time: what it leaves is seen before another has to go.
             if let Some(shortage) = short.first().filter(|_| going.is_empty() && !self.one_is_going(&usage)) {
-                if shortage.short != Short::Memory && self.clear_images(shortage, &pods).await {
+                if shortage.short != Short::Memory && (self.reclaim().await || self.clear_images(shortage, &pods).await)
+                {
                     continue;
                 }
                 let evicted = self.local.borrow().evicted.clone();
@@ -137,6 +138,17 @@ impl Watch {
             }
             Err(_) => false,
         }
+    }
+
+    /// Removes what pods that are over still take of the disk: nobody is evicted for that. Says whether
+    /// there was anything.
+    async fn reclaim(&self) -> bool {
+        let runtime = self.runtime.clone();
+        let freed = tokio::task::spawn_blocking(move || runtime.reclaim()).await.unwrap_or_default();
+        if freed.entries > 0 {
+            tracing::warn!(bytes = freed.bytes, files = freed.entries, "what containers that are over left is removed");
+        }
+        freed.entries > 0
     }
 
     /// Whether containers of an evicted pod are still here: what they used is not back yet.
@@ -208,7 +220,8 @@ fn left(data_dir: &Path) -> Left {
     };
     let memory = Share { available: kib("MemAvailable") * 1024, total: kib("MemTotal") * 1024 };
     let Ok(stat) = nix::sys::statvfs::statvfs(data_dir) else { return Left { memory, ..Left::default() } };
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    #[allow(clippy::useless_conversion, reason = "a c_ulong has 32 bits on armv7")]
+    let bytes = |blocks: u64| blocks.saturating_mul(u64::from(stat.fragment_size()));
     let available = bytes(stat.blocks_available());
     // A share of a large disk would be more than anybody needs to be kept free.
     let total = if available >= DISK_ENOUGH { 0 } else { bytes(stat.blocks()) };

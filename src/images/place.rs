@@ -82,7 +82,7 @@ impl Placer {
     pub(super) fn finish(mut self) {
         self.times.sort();
         while let Some((path, mtime)) = self.times.pop() {
-            let times = TimeSpec::new(i64::try_from(mtime).unwrap_or(0), 0);
+            let times = TimeSpec::new(mtime.try_into().unwrap_or(0), 0);
             // It may have been replaced by a later member.
             let _ = utimensat(&self.root, &path, &times, &times, UtimensatFlags::NoFollowSymlink);
         }
@@ -282,7 +282,7 @@ fn dress(parent: &OwnedFd, name: &OsStr, member: &Member) -> io::Result<()> {
             }
         }
     }
-    let times = TimeSpec::new(i64::try_from(member.mtime).unwrap_or(0), 0);
+    let times = TimeSpec::new(member.mtime.try_into().unwrap_or(0), 0);
     Ok(utimensat(parent, name, &times, &times, UtimensatFlags::NoFollowSymlink)?)
 }
 

@@ -16,6 +16,9 @@ use nix::unistd::Pid;
 const ATTEMPTS: u32 = 260;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What limits containers.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
 /// The hierarchies of this device.
 #[derive(Clone, Debug)]
 pub(super) struct Hierarchies {
@@ -104,8 +107,24 @@ impl Hierarchies {
     pub(super) fn limit_memory(&self, cgroup: &str, bytes: u64) -> io::Result<()> {
         let folder = inside(&self.memory, cgroup);
         fs::create_dir_all(&folder)?;
+        if self.unified {
+            self.delegate(cgroup);
+        }
         let file = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(folder.join(file), bytes.to_string())
+    }
+
+    /// In version 2 a cgroup has the files of a controller once all above it pass that on, and whoever
+    /// began this system need not have told the root to. What can not be passed on is missed by whoever
+    /// sets the limit.
+    fn delegate(&self, cgroup: &str) {
+        let mut folder = self.memory.clone();
+        for part in std::iter::once("").chain(cgroup.split('/').filter(|part| !part.is_empty())) {
+            folder.push(part);
+            for controller in CONTROLLERS.iter().filter(|name| self.controllers.contains(**name)) {
+                let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
     }
 
     /// Whether there is such a cgroup.

@@ -9,6 +9,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 
 use super::folder::Order;
+use super::settle::remove_dir;
 use super::usage;
 use crate::reconciler::container::ContainerRef;
 use crate::reconciler::eviction::ContainerUsage;
@@ -72,6 +73,21 @@ impl super::Shims {
     fn orders(&self) -> Vec<(Order, bool)> {
         let folders = self.folders().unwrap_or_default();
         folders.iter().filter_map(|folder| Some((folder.order().ok()?, folder.exit().ok()?.is_some()))).collect()
+    }
+
+    /// Removes what containers that are over wrote to their roots, and says how much that was. Their
+    /// logs and last words stay. Another attempt has a root of its own, so nothing needs it again.
+    pub fn reclaim(&self) -> OnDisk {
+        let mut sum = OnDisk::default();
+        for (order, _) in self.orders().into_iter().filter(|(_, over)| *over) {
+            let upper = order.scratch.join("upper");
+            let found = on_disk(&upper);
+            match remove_dir(&upper) {
+                Ok(()) => (sum.bytes, sum.entries) = (sum.bytes + found.bytes, sum.entries + found.entries),
+                Err(error) => tracing::warn!(%error, "what a container left can not be removed"),
+            }
+        }
+        sum
     }
 
     /// What every container uses: of memory, and of the disk with its logs.

@@ -13,7 +13,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 /// A read-only view of the binary, to be executed.
@@ -21,9 +25,18 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 pub(super) struct SealedExe(OwnedFd);
 
 impl SealedExe {
-    /// Makes the view. Needs Linux 5.12 and root.
-    #[expect(unsafe_code, reason = "open_tree and mount_setattr have no safe wrapper")]
+    /// Makes the view. Needs root.
     pub(super) fn open(exe: &Path) -> io::Result<Self> {
+        match Self::detached(exe) {
+            // Before Linux 5.12.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Self::apart(exe),
+            made => made,
+        }
+    }
+
+    /// A mount that is nowhere.
+    #[expect(unsafe_code, reason = "open_tree and mount_setattr have no safe wrapper")]
+    fn detached(exe: &Path) -> io::Result<Self> {
         let path = CString::new(exe.as_os_str().as_bytes()).map_err(io::Error::other)?;
         let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
         // SAFETY: a terminated path that outlives the call; the result is checked.
@@ -50,6 +63,22 @@ impl SealedExe {
         if result == 0 { Ok(Self(tree)) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// A mount of a namespace that ends at once, with the thread that made it: only the descriptor keeps it.
+    fn apart(exe: &Path) -> io::Result<Self> {
+        let exe = exe.to_owned();
+        let make = move || -> nix::Result<OwnedFd> {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            mount(Some(&exe), &exe, none, MsFlags::MS_BIND, none)?;
+            mount(none, &exe, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+            open(&exe, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        };
+        let made = std::thread::Builder::new().name("seal".into()).spawn(make)?.join();
+        let made = made.map_err(|_| io::Error::other("the thread that mounts the binary ended"))?;
+        Ok(Self(made?))
+    }
+
     /// The path under which this process, or a child it forks, executes the view.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
@@ -63,5 +92,30 @@ pub(super) fn require() -> Result<(), String> {
         Ok(true) => Ok(()),
         Ok(false) => Err("the binary is not sealed: shims are started by the agent only".into()),
         Err(error) => Err(format!("check the seal of the binary: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_view_can_be_executed_and_not_written_on_new_kernels_and_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let exe = folder.path().join("sh");
+        std::fs::copy("/bin/sh", &exe).unwrap();
+        for view in [SealedExe::detached(&exe), SealedExe::apart(&exe)] {
+            let view = view.expect("this test needs root");
+            let flags = nix::sys::statvfs::statvfs(&view.path()).unwrap().flags();
+            assert!(flags.contains(FsFlags::ST_RDONLY));
+            let written = std::fs::OpenOptions::new().write(true).open(view.path());
+            assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EROFS));
+            let output = Command::new(view.path()).args(["-c", "echo alive"]).output().unwrap();
+            assert_eq!(output.stdout, b"alive\n");
+        }
+        // The binary itself is as it was, and its folder holds no mount.
+        assert!(std::fs::OpenOptions::new().write(true).open(&exe).is_ok());
+        assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&*folder.path().to_string_lossy()));
     }
 }

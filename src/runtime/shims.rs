@@ -82,9 +82,8 @@ impl Shims {
             let limit = hierarchies.limit_memory(&config.cgroup, bytes);
             limit.map_err(|error| setup(format!("limit the memory of cgroup {}", config.cgroup), &error))?;
         }
-        let exe = SealedExe::open(&config.exe).map_err(|error| {
-            setup(format!("seal {} (Linux 5.12 and root are needed)", config.exe.display()), &error)
-        })?;
+        let exe = SealedExe::open(&config.exe)
+            .map_err(|error| setup(format!("seal {} (root is needed)", config.exe.display()), &error))?;
         let (changed, _) = watch::channel(0);
         let shims = Self(Arc::new(Inner { config, exe, hierarchies, changed, watched: Mutex::default() }));
         shims.listen().map_err(|error| setup("listen to shims".into(), &error))?;

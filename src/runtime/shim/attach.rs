@@ -118,9 +118,8 @@ impl Attach {
         self.clients.iter().filter_map(left).min()
     }
 
-    /// Does what came: newcomers, input, sizes, those who left. Returns whether the last one did.
-    pub(super) fn turn(&mut self) -> bool {
-        let before = self.clients.len();
+    /// Does what came: newcomers, input, sizes, those who left.
+    pub(super) fn turn(&mut self) {
         self.pass_on();
         let mut index = 0;
         while index < self.clients.len() {
@@ -133,7 +132,6 @@ impl Attach {
         while let Ok(number) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
             self.welcome(number);
         }
-        before > 0 && self.clients.is_empty()
     }
 
     #[expect(unsafe_code, reason = "an accepted connection arrives as a number")]

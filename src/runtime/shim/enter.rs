@@ -288,7 +288,7 @@ fn become_program(entry: &Entry, streams: &[OwnedFd], report: &io::PipeWriter) -
         }
     }
     // SAFETY: plain numbers; all but the standard streams close with `exec`.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    unsafe { super::close_others(libc::CLOSE_RANGE_CLOEXEC) };
     default_signals();
     if !entry.filters.needs_rights()
         && let Err(reason) = entry.filters.apply()

@@ -40,7 +40,7 @@ pub(super) fn run(folder: &Path, cgroup: &str) -> ExitCode {
 fn prepare() -> io::Result<UnixStream> {
     // SAFETY: plain numbers; nothing in this process has a descriptor above the standard ones yet.
     unsafe {
-        libc::close_range(3, libc::c_uint::MAX, 0);
+        super::close_others(0);
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }

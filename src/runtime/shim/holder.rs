@@ -97,7 +97,7 @@ pub(super) fn idle() -> ExitCode {
 #[expect(unsafe_code, reason = "prctl and close_range have no safe wrapper")]
 fn give_up() -> io::Result<()> {
     // SAFETY: plain numbers; nothing above the standard descriptors is used by this process.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    unsafe { super::close_others(0) };
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;

@@ -31,6 +31,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::libc;
+
 /// Runs `kith shim ARGS`: `create FOLDER CGROUP`, `exec FOLDER CGROUP`, `wait ...`, `hold FOLDER CGROUP` or
 /// `idle FOLDER CGROUP`. Only the agent calls it.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -48,6 +50,18 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Some((act, _)) if act == "idle" => holder::idle(),
         _ => usage(),
     }
+}
+
+/// Closes every descriptor above the standard ones, or has them close with `exec`
+/// (`CLOSE_RANGE_CLOEXEC`). A kernel before 5.9 does nothing. musl has no function for it.
+///
+/// # Safety
+///
+/// Nothing may use them any more, or after the `exec`.
+#[expect(unsafe_code, reason = "close_range by number")]
+unsafe fn close_others(flags: libc::c_uint) {
+    // SAFETY: plain numbers; the caller promises the rest.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) };
 }
 
 fn usage() -> ExitCode {

@@ -173,10 +173,12 @@ fn propagation(wanted: &Mount) -> MsFlags {
 #[expect(unsafe_code, reason = "no library has mount_setattr yet")]
 fn restrict(aside: &Path, wanted: &Mount) -> nix::Result<()> {
     let folder = open(aside, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    #[allow(clippy::useless_conversion, reason = "a c_ulong has 32 bits on armv7")]
+    let propagation = u64::from(propagation(wanted).bits());
     let attributes = MountAttributes {
         set: NO_SETUID | NO_DEVICES | if wanted.read_only { READ_ONLY } else { 0 },
         clear: 0,
-        propagation: propagation(wanted).bits(),
+        propagation,
         user_namespace: 0,
     };
     let flags = RECURSIVE | libc::AT_EMPTY_PATH.unsigned_abs();

@@ -35,6 +35,9 @@ pub(super) const STREAMS: [i32; 3] = [3, 4, 5];
 /// would wear out the device's flash.
 const BYTES_PER_SECOND: usize = 8 << 20;
 
+/// After so long without anything to do, a waiter gives back the pages that it has touched.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// The waiter's command line, after `kith shim wait`.
 pub(in crate::runtime) struct Args {
     pub(in crate::runtime) folder: PathBuf,
@@ -212,7 +215,7 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
     let mut log = LogFile::new(args.log.clone());
     log.open();
     let mut buffer = vec![0; LINE_MAX];
-    forget_startup();
+    let mut quiet = Some(Duration::ZERO);
     let mut budget = Budget { window: Instant::now(), left: BYTES_PER_SECOND };
     while let Some(init) = &pipes.init {
         let held = pipes.attach.as_mut().and_then(Attach::hold);
@@ -225,8 +228,7 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
         if let Some(attach) = &pipes.attach {
             attach.watch(&mut polled);
         }
-        let timeout = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
-        if poll(&mut polled, timeout).is_err() {
+        if wait(&mut polled, pause, &mut quiet).is_err() {
             continue;
         }
         if polled[0].any().unwrap_or(false) {
@@ -235,11 +237,8 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
         if pause.is_none() {
             budget.left = budget.left.saturating_sub(pipes.drain(&mut log, &mut buffer, 1));
         }
-        if let Some(attach) = &mut pipes.attach
-            && attach.turn()
-        {
-            // Nobody is there any more: as small as before.
-            forget_startup();
+        if let Some(attach) = &mut pipes.attach {
+            attach.turn();
         }
     }
     // Nobody writes any more: what is in the pipes is all that comes.
@@ -250,6 +249,23 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
     pipes.streams.iter_mut().for_each(|(_, stream)| stream.finish(&mut log));
     let init = pipes.init?;
     if args.adopted { pidfd::wait_status(&init) } else { reap(args.init.pid) }
+}
+
+/// Waits for what there is to do. Where nothing comes for as long as `quiet` says, first gives back what
+/// the last work has touched: it is most of what a waiter would keep.
+fn wait(polled: &mut [PollFd<'_>], pause: Option<Duration>, quiet: &mut Option<Duration>) -> nix::Result<()> {
+    let limit = |time: Duration| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    if let Some(time) = pause.or(*quiet) {
+        if poll(polled, limit(time))? > 0 || pause.is_some() {
+            *quiet = Some(QUIET);
+            return Ok(());
+        }
+        forget_startup();
+        *quiet = None;
+    }
+    poll(polled, PollTimeout::NONE)?;
+    *quiet = Some(QUIET);
+    Ok(())
 }
 
 /// More reads than a pipe of the largest size can fill.
