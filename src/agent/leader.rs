@@ -48,6 +48,12 @@ pub(crate) async fn lead(engine: Engine, clock: Arc<Clock>, settings: Settings, 
     }
 }
 
+/// Names of the devices of the time before a recovery, which may come back.
+pub(super) fn former(enrolment: &crate::identity::Enrolment) -> BTreeSet<String> {
+    let former = enrolment.revival.iter().flat_map(|revival| revival.former.values());
+    former.map(|member| member.name.clone()).collect()
+}
+
 /// One stretch of leading.
 struct Term {
     engine: Engine,

@@ -94,9 +94,6 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// How often an agent whose disk is full looks whether there is room.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
-/// How often a witness shows that it lives.
-const LIVE: Duration = Duration::from_mins(1);
-
 /// Polls of a mirror in the time after which a silent device is lost: one for each level of the tree
 /// of a fleet of thousands, and two to spare.
 const POLLS_UNTIL_LOST: u32 = 5;
@@ -321,7 +318,7 @@ impl Agent {
         };
         keeper.spawn(&tasks, signer.clone(), keyring.clone());
         serve::tls(&api, &config, &identity, &enrolment, signer, &tasks).await?;
-        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, former(&enrolment)));
+        tasks.spawn("lead", leader::lead(engine.clone(), clock.clone(), settings, leader::former(&enrolment)));
         let applicant = enter::Applicant {
             engine: engine.clone(),
             config: config.clone(),
@@ -479,20 +476,6 @@ fn sizes(config: &Config) -> crate::storage::Sizes {
     let storage = &config.storage;
     let gather = (storage.gather_bytes, storage.gather_entries);
     crate::storage::Sizes::of(storage.cache_bytes, gather, storage.events_bytes)
-}
-
-/// A witness has no loop that looks after pods: that its tasks come to run at all has to do.
-async fn live() {
-    loop {
-        systemd::alive();
-        tokio::time::sleep(LIVE).await;
-    }
-}
-
-/// Names of the devices of the time before a recovery, which may come back.
-fn former(enrolment: &Enrolment) -> std::collections::BTreeSet<String> {
-    let former = enrolment.revival.iter().flat_map(|revival| revival.former.values());
-    former.map(|member| member.name.clone()).collect()
 }
 
 /// How this device takes part in a fleet that has mirrors. Silence travels up the tree poll by poll,

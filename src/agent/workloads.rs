@@ -2,6 +2,7 @@
 //! while it is in none.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -14,7 +15,7 @@ use super::secrets::Secrets;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
 use super::{
-    AgentError, device, file, hardware, keeper, live, plug, policy, pressure, prober, provisions, shelter, steer,
+    AgentError, device, file, hardware, keeper, plug, policy, pressure, prober, provisions, shelter, steer, systemd,
 };
 use crate::config::{Config, Range};
 use crate::identity::Enrolment;
@@ -25,6 +26,9 @@ use crate::probing::Asker;
 use crate::reconciler;
 use crate::runtime::{Shims, ShimsConfig, is_in_memory};
 use crate::volumes::Volumes;
+
+/// How often a witness shows that it lives.
+const LIVE: Duration = Duration::from_mins(1);
 
 /// Looks after the pods of the fleet that are bound here, and after static ones; a witness has none.
 pub(super) fn attend(
@@ -191,4 +195,12 @@ fn shims(config: &Config) -> Result<ShimsConfig, AgentError> {
         memory_max: None,
         exe: std::env::current_exe().map_err(file("find this program"))?,
     })
+}
+
+/// A witness has no loop that looks after pods: that its tasks come to run at all has to do.
+async fn live() {
+    loop {
+        systemd::alive();
+        tokio::time::sleep(LIVE).await;
+    }
 }
