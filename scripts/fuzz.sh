@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes every target for FUZZ_SECONDS (60), two at once; or those that are named. A crash is kept in
-# target/fuzz/crashes: fix it, and keep the input in fuzz/regressions/TARGET.
+# target/fuzz/crashes: fix it, and keep the input in fuzz/regressions/TARGET. --build only builds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-60}
@@ -13,6 +13,7 @@ flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
 flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
 RUSTFLAGS="$flags" CARGO_TARGET_DIR=target/fuzz cargo build --manifest-path fuzz/Cargo.toml --release --locked --target "$triple"
+[ "${1:-}" != --build ] || exit 0
 fuzzer=$PWD/target/fuzz/$triple/release/kith-fuzz
 targets=("$@")
 if [ $# -eq 0 ]; then mapfile -t targets < <(ls fuzz/corpus); fi
