@@ -257,7 +257,7 @@ const SHIFT: &str = r#"
 #include <unistd.h>
 int clock_gettime(clockid_t id, struct timespec *at) {
     int failed = syscall(SYS_clock_gettime, id, at);
-    const char *shift = getenv("KITH_TEST_SHIFT");
+    const char *shift = getenv("TEST_SHIFT");
     if (!failed && id == CLOCK_REALTIME && shift) at->tv_sec += atoll(shift);
     return failed;
 }
@@ -270,7 +270,7 @@ fn start_with_clock(fleet: &Fleet, device: &str, shift: i64) -> std::process::Ch
     succeed(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source));
     let mut command = Command::new(KITH);
     command.args(["dev", "--fleet", fleet.dir.file_name().unwrap().to_str().unwrap(), "exec", device, "--", "env"]);
-    command.arg(format!("LD_PRELOAD={}", library.display())).arg(format!("KITH_TEST_SHIFT={shift}"));
+    command.arg(format!("LD_PRELOAD={}", library.display())).arg(format!("TEST_SHIFT={shift}"));
     command.arg(KITH).arg("--config").arg(fleet.file(device, "agent.toml")).arg("agent");
     let log = std::fs::OpenOptions::new().append(true).create(true).open(fleet.file(device, "agent.log")).unwrap();
     command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
