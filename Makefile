@@ -106,11 +106,9 @@ vm: build
 vm-arm:
 	@tests/vm/run.sh aarch64 $$(cross/cross.sh build aarch64)
 
-# For systems without Debian's packages: the binary and the unit.
+# For systems without Debian's packages: the program, its unit, settings, completions and pages.
 install: build
-	install -D -m 0755 $(KITH) $(DESTDIR)/usr/local/bin/kith
-	install -d $(DESTDIR)/etc/systemd/system
-	sed 's|/usr/bin/kith|/usr/local/bin/kith|' systemd/kith.service >$(DESTDIR)/etc/systemd/system/kith.service
+	@sh install.sh $(KITH)
 
 clean:
 	cargo clean
