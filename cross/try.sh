@@ -6,12 +6,14 @@
 # container: an emulator of programs can not make one, `make vm-arm` does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ "${KITH_TRY_INSIDE:-}" != yes ]; then
+if [ "${TRY_INSIDE:-}" != yes ]; then
     scripts/install.sh busybox-static unshare:util-linux >&2
     # Neither ports of this machine nor other devices around it play a part.
     if [ "$(id -u)" = 0 ]; then own=(--net); else own=(--net --map-root-user); fi
-    KITH_TRY_INSIDE=yes exec unshare "${own[@]}" --mount --pid --fork --kill-child --mount-proc "$0" "$@"
+    TRY_INSIDE=yes exec unshare "${own[@]}" --mount --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
+# What builds are named by is no setting of an agent.
+unset KITH_PROFILE
 emulator=$1 program=$2
 # Seconds for anything: emulated, on a busy machine.
 PATIENCE=120
