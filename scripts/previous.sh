@@ -9,10 +9,9 @@ commit=$(sed '/^#/d' tests/previous)
 place=$PWD/target/previous
 if [ "$(cat "$place/commit" 2>/dev/null)" != "$commit" ]; then
     git rev-parse -q --verify "$commit^{commit}" >/dev/null || {
-        echo "warning: $commit is not in this repository, and this very release stands in for it" >&2
-        echo "hint: fetch the history, or name a program with KITH_PREVIOUS" >&2
-        echo "$PWD/target/debug/kith"
-        exit 0
+        echo "error: the release before this one, $commit, is not in this repository" >&2
+        echo "hint: git fetch --unshallow, or name a program that was built elsewhere with KITH_PREVIOUS" >&2
+        exit 1
     }
     echo "building the release before this one ($commit)" >&2
     rm -rf "$place/source"

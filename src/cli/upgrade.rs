@@ -33,7 +33,7 @@ pub(crate) struct UpgradeArgs {
     /// Show what runs, and how far the fleet is
     #[arg(long, conflicts_with_all = ["files", "fleet"])]
     status: bool,
-    /// No further device of the fleet for now
+    /// Begin with no further device of the fleet until --resume
     #[arg(long, conflicts_with_all = ["files", "fleet", "status"])]
     pause: bool,
     /// Go on with the fleet, and try those again that failed
