@@ -45,6 +45,8 @@ async fn two_levels_of_mirrors_come_to_the_leaders_state_and_outlive_their_paren
     let low = fleet.engine(44);
     assert!(low.is_mirror() && low.members().borrow().len() == 44);
     assert_eq!(low.propose(put("b", "2")).await.unwrap(), Outcome::Applied { revision: 2 });
+    // The proposer waits for its own copy, but not for longer than a second.
+    fleet.reaches(44, 2).await;
     assert_eq!(low.get(&doc("b")).unwrap().unwrap().body, b"2");
     one.propose(put("c", "3")).await.unwrap();
     within(10, current(&low)).await;
