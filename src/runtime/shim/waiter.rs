@@ -35,6 +35,10 @@ pub(super) const STREAMS: [i32; 3] = [3, 4, 5];
 /// would wear out the device's flash.
 const BYTES_PER_SECOND: usize = 8 << 20;
 
+/// Milliseconds for which a shim waits as it is, with all the memory that it has: to become a waiter costs
+/// some two.
+const BRIEF_MS: u8 = 20;
+
 /// After so long without anything to do, a waiter gives back the pages that it has touched.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -114,6 +118,16 @@ impl Args {
             wake: wake.into(),
         };
         Some((args, layers))
+    }
+
+    /// Whether the container is over at once. What it writes meanwhile stays in its pipes. One that can be
+    /// attached to is not made to wait.
+    pub(super) fn is_brief(&self) -> bool {
+        if self.console.is_open() {
+            return false;
+        }
+        let Ok(init) = pidfd::open(self.init.pid) else { return false };
+        poll(&mut [PollFd::new(init.as_fd(), PollFlags::POLLIN)], BRIEF_MS).is_ok_and(|ended| ended > 0)
     }
 
     /// Becomes the waiter: same pid, same children, almost none of the memory.
