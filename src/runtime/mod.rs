@@ -24,6 +24,7 @@ mod follow;
 mod holders;
 mod last_words;
 mod orphan;
+mod pages;
 mod pidfd;
 mod seal;
 mod settle;
@@ -38,6 +39,7 @@ pub use consumption::{OnDisk, on_disk};
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use folder::is_in_memory;
 pub use orphan::kill_everything;
+pub use pages::forget_program;
 pub use shims::{Shims, ShimsConfig};
 pub use usage::{Amount, Usage};
 

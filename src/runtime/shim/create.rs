@@ -84,6 +84,8 @@ impl Waiting {
                 return Err(io::Error::last_os_error());
             }
         }
+        // Their numbers may be another's by now. They close with `exec`, or with this process.
+        std::mem::forget((null, self.lock, self.streams, self.layers));
         if self.args.is_brief() {
             return Ok(waiter::run(&self.args, &[]));
         }

@@ -30,7 +30,8 @@ pub(super) fn make(hierarchies: &Hierarchies, cgroup: &str, limits: &Limits) -> 
         }
         for (file, value) in settings(controller, limits) {
             let path = folder.join(file);
-            set(&path, &value).map_err(|error| format!("write {value} to {}: {error}", path.display()))?;
+            set(&path, &value)
+                .map_err(|error| format!("write {value} to {}: {error}{}", path.display(), hint(file, &error)))?;
         }
     }
     let entrances = hierarchies.entrances(cgroup).map_err(|error| format!("open the cgroup {cgroup}: {error}"))?;
@@ -62,6 +63,16 @@ fn settings(controller: &str, limits: &Limits) -> Vec<(&'static str, String)> {
         }
         "pids" => vec![("pids.max", if limits.pids > 0 { limits.pids.to_string() } else { "max".into() })],
         _ => Vec::new(),
+    }
+}
+
+/// What helps where the kernel can not keep a limit.
+fn hint(file: &str, error: &io::Error) -> &'static str {
+    match (file, error.kind()) {
+        ("memory.memsw.limit_in_bytes", io::ErrorKind::NotFound) => {
+            "; this kernel does not count swap: boot with swapaccount=1 on its command line"
+        }
+        _ => "",
     }
 }
 
