@@ -2,7 +2,8 @@
 //!
 //! Each container has one shim: this same binary, executed again from a sealed mount, single-threaded,
 //! the only one that calls libcontainer. Once the container runs the shim executes itself again as a
-//! tiny waiter, which holds the log pipes, reaps, and leaves an exit record.
+//! tiny waiter, which holds the log pipes, reaps, and leaves an exit record. For a container that is over
+//! in the time that this would take, the shim does that work as it is.
 //!
 //! ```text
 //! agent --spec.json--> kith shim create --libcontainer--> program

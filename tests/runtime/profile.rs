@@ -72,10 +72,8 @@ async fn a_container_is_where_something_limits_counts_or_freezes_it_and_its_shim
         let own = lines.filter(|(_, path)| *path == own).flat_map(|(controllers, _)| controllers.split(','));
         own.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
     };
-    let expected: &[&str] = match bench::is_unified() {
-        true => &[""],
-        false => &["cpu", "cpuacct", "devices", "freezer", "memory", "pids"],
-    };
+    let limiting: &[&str] = &["cpu", "cpuacct", "devices", "freezer", "memory", "pids"];
+    let expected = if bench::is_unified() { &[""] } else { limiting };
     assert_eq!(inside(&pid.to_string()), expected.iter().map(|&name| name.to_owned()).collect());
     assert_eq!(inside(&bench.shim_pid(&spec).to_string()).len(), 0);
     // A program beside it joins all of them too.

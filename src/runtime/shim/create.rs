@@ -200,9 +200,10 @@ fn launch(
         spec::with_needed(&mut given);
     }
     write(&given)?;
-    let entrances = match hierarchies.is_unified() {
-        true => Vec::new(),
-        false => limits::make(hierarchies, &order.cgroup, &order.spec.limits)?,
+    let entrances = if hierarchies.is_unified() {
+        Vec::new()
+    } else {
+        limits::make(hierarchies, &order.cgroup, &order.spec.limits)?
     };
     let (mut failure, executor) = Confined::arm(&order.spec, ends.terminal.as_ref().map(AsRawFd::as_raw_fd))?;
     let mut builder = ContainerBuilder::new(folder.id(), SyscallType::default());
