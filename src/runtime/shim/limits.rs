@@ -23,12 +23,18 @@ const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "devices", "freezer"
 pub(super) fn make(hierarchies: &Hierarchies, cgroup: &str, limits: &Limits) -> Result<Vec<OwnedFd>, String> {
     let mut made: Vec<PathBuf> = Vec::new();
     for controller in CONTROLLERS {
-        let Some(folder) = hierarchies.folder(controller, cgroup) else { continue };
+        let settings = settings(controller, limits);
+        let Some(folder) = hierarchies.folder(controller, cgroup) else {
+            if settings.is_empty() {
+                continue;
+            }
+            return Err(format!("no hierarchy named {controller} is mounted, so the limit could not be kept"));
+        };
         if !made.contains(&folder) {
             make_folder(&folder).map_err(|error| format!("make the cgroup {}: {error}", folder.display()))?;
             made.push(folder.clone());
         }
-        for (file, value) in settings(controller, limits) {
+        for (file, value) in settings {
             let path = folder.join(file);
             set(&path, &value)
                 .map_err(|error| format!("write {value} to {}: {error}{}", path.display(), hint(file, &error)))?;
