@@ -5,8 +5,6 @@
 //! left: some 10 ms. A process that moves only itself costs nothing of that. Only hierarchies that hold
 //! a limit, count what is used, or freeze are taken: in the others a container stays with the agent.
 
-#![expect(clippy::disallowed_methods, reason = "cgroups are files")]
-
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
