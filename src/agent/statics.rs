@@ -2,6 +2,7 @@
 //! mirrors them. A file that changes is another pod; it begins when nothing of the old one is left.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -16,14 +17,34 @@ pub(crate) struct Statics {
     pub(crate) manifests: Manifests,
     /// By uid, with the status that was reported last.
     known: BTreeMap<String, Pod>,
+    shown: Shown,
+}
+
+/// The static pods of this device as they are now, for those who look for more than their mirrors: these are
+/// there only while the fleet can be told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown(Arc<Mutex<Vec<Pod>>>);
+
+impl Shown {
+    /// All of them.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show<'a>(&self, pods: impl Iterator<Item = &'a Pod> + Clone) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pods.clone().eq(shown.iter()) {
+            *shown = pods.cloned().collect();
+        }
+    }
 }
 
 /// What the fleet is to be told of static pods.
 pub(crate) type Told = Vec<(PodRef, Report)>;
 
 impl Statics {
-    pub(crate) fn new(manifests: Manifests) -> Self {
-        Self { manifests, known: BTreeMap::new() }
+    pub(crate) fn new(manifests: Manifests, shown: Shown) -> Self {
+        Self { manifests, known: BTreeMap::new(), shown }
     }
 
     /// Takes the mirrors out of the pods that the fleet has bound here, and puts the static pods in.
@@ -48,6 +69,7 @@ impl Statics {
             }
             pods.push(TargetPod { pod: pod.clone(), revision });
         }
+        self.shown.show(self.known.values());
         let runs = |mirror: &TargetPod| {
             let mut all = self.known.values().filter(|pod| pod.metadata.deletion_timestamp.is_none());
             all.any(|pod| same_name(&mirror.pod, pod) && shows(&mirror.pod, pod))

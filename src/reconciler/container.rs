@@ -168,12 +168,16 @@ pub struct Namespaces {
     pub pid: Namespace,
     /// Users: the first id on the device that stands for 0 inside, and how many follow; `None`: as on the device.
     pub user: Option<UserRange>,
+    /// The pod's namespace of these users; `None`: the container gets one of its own with them.
+    #[serde(default)]
+    pub user_at: Option<PathBuf>,
 }
 
 impl Default for Namespaces {
     /// Everything its own but the network, as containers were before pods had networks.
     fn default() -> Self {
-        Self { network: Namespace::Host, ipc: Namespace::Own, uts: Namespace::Own, pid: Namespace::Own, user: None }
+        let own = Namespace::Own;
+        Self { network: Namespace::Host, ipc: own.clone(), uts: own.clone(), pid: own, user: None, user_at: None }
     }
 }
 

@@ -237,6 +237,9 @@ impl<'a> Case<'a> {
         if let Some(message) = volumes {
             return self.waiting(message);
         }
+        if let Err((reason, why)) = self.own_users() {
+            return waiting(reason, why);
+        }
         let sandbox = match self.shelter(decision) {
             Ok(sandbox) => sandbox,
             Err(why) => return self.waiting(why),

@@ -68,6 +68,34 @@ fn a_device_allows_what_its_settings_say_and_names_them_otherwise() {
     runs(&fleet, "users");
     wait_for("its ids are told", || fleet.kith("d1", &["logs", "users"]).contains("1073741824").then_some(()));
 
+    // Its root has power over the pod's own network, where it has the capability, and over no other.
+    let changes = json!({"command": ["/bin/sh", "-c", "ifconfig lo 127.0.0.7 && ifconfig lo | grep 127.0.0.7; \
+        ping -c 1 127.0.0.7 > /dev/null && echo pings; echo did; sleep 1000"]});
+    let mut powerful = changes.clone();
+    powerful["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN"]}});
+    for (name, network, container, power) in [
+        ("own-power", false, &powerful, true),
+        ("own-none", false, &changes, false),
+        ("devices-power", true, &powerful, false),
+    ] {
+        create(&fleet, name, &json!({"hostUsers": false, "hostNetwork": network}), container);
+        runs(&fleet, name);
+        let said = wait_for(&format!("{name} to say what it could do"), || {
+            let said = fleet.kith("d1", &["logs", name]);
+            said.contains("did").then_some(said)
+        });
+        assert_eq!(said.contains("addr:127.0.0.7"), power, "{name}: {said}");
+        assert_eq!(said.contains("pings"), power, "{name}: {said}");
+    }
+    // Containers of one pod have the same users.
+    let pid = |name: &str| {
+        let uid = pod(&fleet, name)["metadata"]["uid"].as_str().unwrap().to_owned();
+        let all = fleet.containers("d1");
+        all.iter().find(|(id, _, _)| id.starts_with(&uid)).map(|(_, pid, _)| *pid).unwrap()
+    };
+    let shared = std::fs::read_link(format!("/proc/{}/ns/user", pid("own-power"))).unwrap();
+    assert_ne!(shared, std::fs::read_link(format!("/proc/{}/ns/user", pid("own-none"))).unwrap());
+
     // One device, and two pods that want it.
     let node = fleet.get("d1", "/api/v1/nodes/d1");
     assert_eq!(node["status"]["allocatable"]["kith.dev/loop"], "1", "{node}");

@@ -157,7 +157,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
-    let users = order.spec.namespaces.user.map(Users::make).transpose()?;
+    let users = order.spec.namespaces.user.map(|range| Users::of(range, &order.spec.namespaces)).transpose()?;
     let prepared = rootfs::prepare(order, users.as_ref())?;
     let mut config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
 

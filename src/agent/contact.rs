@@ -1,0 +1,169 @@
+//! When this device last surely spoke with a quorum of its fleet, by the boot clock: pods that must not
+//! outlive a partition (`kith.dev/on-partition: stop-after=...`) run only so long after that. Nobody is
+//! asked while no such pod is bound here. It decides nothing: the reconciler does.
+
+#![expect(clippy::disallowed_methods, reason = "a small file in the run folder, and the boot clock")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+use crate::consensus::{Engine, Freshness, Replica};
+
+/// Questions in the shortest time that a pod of this device puts up with.
+const QUESTIONS: u32 = 8;
+
+/// The shortest pause between two questions.
+const SHORTEST: Duration = Duration::from_millis(250);
+
+/// The longest.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// The pause while no quorum answers.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// An answer that takes longer is none.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What of it outlives the agent, in the run folder.
+pub(super) const FILE: &str = "contact";
+
+/// The last contact with a quorum.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    file: PathBuf,
+    boot: String,
+    /// The boot clock when a question was asked that a quorum answered.
+    last: Mutex<Option<Duration>>,
+    /// The shortest time without contact that a pod of this device puts up with.
+    wanted: watch::Sender<Option<Duration>>,
+    /// Moves when contact comes after so long that pods may wait for it.
+    regained: watch::Sender<u64>,
+}
+
+impl Contact {
+    /// What an earlier agent knew, if it was since this boot.
+    pub(crate) fn open(run_dir: &Path) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let file = run_dir.join(FILE);
+        let known = std::fs::read_to_string(&file).ok().and_then(|text| read(&text, &boot));
+        // Ahead of now: the file is of nobody who can be believed.
+        let last = known.filter(|at| *at <= since_boot());
+        Self {
+            file,
+            boot,
+            last: Mutex::new(last),
+            wanted: watch::Sender::new(None),
+            regained: watch::Sender::new(0),
+        }
+    }
+
+    /// Time since the last contact; `None` when there was none since the device booted.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map(|at| since_boot().saturating_sub(at))
+    }
+
+    /// Says for how long a pod of this device puts up with no contact; `None` asks nobody any more.
+    pub(crate) fn want(&self, shortest: Option<Duration>) {
+        self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, shortest) != shortest);
+    }
+
+    /// Moves when pods may begin again.
+    pub(crate) fn regained(&self) -> watch::Receiver<u64> {
+        self.regained.subscribe()
+    }
+
+    /// Keeps contact while it is wanted, for ever. Dropping it at any await only loses an answer.
+    pub(crate) async fn keep(self: Arc<Self>, engine: Engine) {
+        let mut wanted = self.wanted.subscribe();
+        let mut lost = true;
+        loop {
+            let Some(limit) = *wanted.borrow_and_update() else {
+                lost = true;
+                if wanted.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            // A leader waits for everyone who asks it: one that can not catch up does not, and is replaced.
+            let current = !lost || engine.barrier().await == Freshness::Current;
+            let begun = since_boot();
+            let spoke = current && engine.speak(TIMEOUT).await;
+            if spoke {
+                self.note(begun, limit);
+            }
+            if spoke == lost {
+                lost = !spoke;
+                let age = self.age();
+                tracing::info!(spoke, ?age, ?limit, "contact with a quorum, for pods that must not run without");
+            }
+            let pause = if spoke { (limit / QUESTIONS).clamp(SHORTEST, LONGEST) } else { AGAIN.min(limit / 4) };
+            // Cancel-safe: a watch and a timer.
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn note(&self, begun: Duration, limit: Duration) {
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(begun);
+        if let Err(error) = self.write(begun) {
+            // The next agent takes this one's last word for older than it is.
+            tracing::warn!(%error, file = %self.file.display(), "the contact with the fleet can not be noted");
+        }
+        if before.is_none_or(|before| begun.saturating_sub(before) >= limit) {
+            self.regained.send_modify(|times| *times += 1);
+        }
+    }
+
+    fn write(&self, at: Duration) -> std::io::Result<()> {
+        let draft = self.file.with_extension("new");
+        std::fs::write(&draft, format!("{} {}\n", self.boot, at.as_millis()))?;
+        std::fs::rename(&draft, &self.file)
+    }
+}
+
+/// The moment in a file of this boot.
+fn read(text: &str, boot: &str) -> Option<Duration> {
+    let (of, millis) = text.trim().split_once(' ')?;
+    let millis = millis.parse().ok()?;
+    (!boot.is_empty() && of == boot).then(|| Duration::from_millis(millis))
+}
+
+/// Time since the device booted, also while it slept.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contact_outlives_the_agent_and_no_reboot() {
+        let folder = tempfile::tempdir().unwrap();
+        let contact = Contact::open(folder.path());
+        let mut regained = contact.regained();
+        assert_eq!(contact.age(), None);
+        contact.note(since_boot(), Duration::from_secs(9));
+        assert!(regained.has_changed().unwrap());
+        regained.mark_unchanged();
+        contact.note(since_boot(), Duration::from_secs(9));
+        assert!(!regained.has_changed().unwrap(), "nothing waited for it");
+        assert!(Contact::open(folder.path()).age().is_some());
+
+        let boot = contact.boot.clone();
+        assert_eq!(read(&format!("{boot} 1500\n"), &boot), Some(Duration::from_millis(1500)));
+        for other in ["", "1500", "another-boot 1500", &format!("{boot} soon"), &format!("{boot} -1")] {
+            assert_eq!(read(other, &boot), None, "{other:?}");
+        }
+        let ahead = format!("{boot} {}\n", (since_boot() + Duration::from_hours(1)).as_millis());
+        std::fs::write(folder.path().join(FILE), ahead).unwrap();
+        assert_eq!(Contact::open(folder.path()).age(), None, "a file that can not be");
+    }
+}
