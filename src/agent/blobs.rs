@@ -277,3 +277,6 @@ impl Throttle {
         tokio::time::sleep_until(turn).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,13 +52,7 @@ impl Contact {
         let known = std::fs::read_to_string(&file).ok().and_then(|text| read(&text, &boot));
         // Ahead of now: the file is of nobody who can be believed.
         let last = known.filter(|at| *at <= since_boot());
-        Self {
-            file,
-            boot,
-            last: Mutex::new(last),
-            wanted: watch::Sender::new(None),
-            regained: watch::Sender::new(0),
-        }
+        Self { file, boot, last: Mutex::new(last), wanted: watch::Sender::new(None), regained: watch::Sender::new(0) }
     }
 
     /// Time since the last contact; `None` when there was none since the device booted.

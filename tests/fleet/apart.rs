@@ -78,9 +78,7 @@ fn a_pod_that_must_not_run_twice_stops_before_another_begins() {
         assert!(log.contains("contact with a quorum"), "{log}");
         let next = wait_for("another to begin", || running(&fleet).into_iter().next());
         assert_ne!(next, home);
-        wait_for("it to be ready", || {
-            fleet.ready_pods(there).iter().any(|pod| node(pod) == next).then_some(())
-        });
+        wait_for("it to be ready", || fleet.ready_pods(there).iter().any(|pod| node(pod) == next).then_some(()));
         fleet.dev(&["heal", &home]);
         wait_for("the pod of before to be gone", || (fleet.pods(there).len() == 1).then_some(()));
         assert_eq!(running(&fleet), BTreeSet::from([next]));

@@ -71,7 +71,10 @@ fn a_static_pod_that_writes_too_much_is_evicted_and_its_mirror_tells() {
     fleet.dev(&["kill", "d1"]);
     fleet.dev(&["start", "d1"]);
     wait_for("the agent to answer", || fleet.leader("d1"));
-    assert_eq!((found(&fleet, "fixed-d1")["status"]["reason"].clone(), fleet.containers("d1").len()), (json!("Evicted"), 0));
+    assert_eq!(
+        (found(&fleet, "fixed-d1")["status"]["reason"].clone(), fleet.containers("d1").len()),
+        (json!("Evicted"), 0)
+    );
     object["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", "sleep 2000"]);
     std::fs::write(&file, object.to_string()).unwrap();
     wait_for("another to run in its place", || runs(&found(&fleet, "fixed-d1")).then_some(()));
