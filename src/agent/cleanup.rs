@@ -18,7 +18,7 @@ const RUN_FILES: [&str; 10] = [
     "resolv.conf",
     "forwarded-before",
     "user-ids.json",
-    super::contact::FILE,
+    crate::runtime::leash::CONTACT,
     "agent.lock",
 ];
 

@@ -2,16 +2,14 @@
 //! outlive a partition (`kith.dev/on-partition: stop-after=...`) run only so long after that. Nobody is
 //! asked while no such pod is bound here. It decides nothing: the reconciler does.
 
-#![expect(clippy::disallowed_methods, reason = "a small file in the run folder, and the boot clock")]
-
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::consensus::{Engine, Freshness, Replica};
+use crate::runtime::leash::{self, since_boot};
 
 /// Questions in the shortest time that a pod of this device puts up with.
 const QUESTIONS: u32 = 8;
@@ -28,12 +26,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What of it outlives the agent, in the run folder.
-pub(super) const FILE: &str = "contact";
-
 /// The last contact with a quorum.
 #[derive(Debug)]
 pub(crate) struct Contact {
+    /// Where it is noted for the next agent, and for the shims of containers.
     file: PathBuf,
     boot: String,
     /// The boot clock when a question was asked that a quorum answered.
@@ -47,12 +43,9 @@ pub(crate) struct Contact {
 impl Contact {
     /// What an earlier agent knew, if it was since this boot.
     pub(crate) fn open(run_dir: &Path) -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let file = run_dir.join(FILE);
-        let known = std::fs::read_to_string(&file).ok().and_then(|text| read(&text, &boot));
-        // Ahead of now: the file is of nobody who can be believed.
-        let last = known.filter(|at| *at <= since_boot());
-        Self { file, boot, last: Mutex::new(last), wanted: watch::Sender::new(None), regained: watch::Sender::new(0) }
+        let (file, boot) = (run_dir.join(leash::CONTACT), leash::boot());
+        let last = Mutex::new(leash::last(&file, &boot));
+        Self { file, boot, last, wanted: watch::Sender::new(None), regained: watch::Sender::new(0) }
     }
 
     /// Time since the last contact; `None` when there was none since the device booted.
@@ -106,7 +99,7 @@ impl Contact {
 
     fn note(&self, begun: Duration, limit: Duration) {
         let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(begun);
-        if let Err(error) = self.write(begun) {
+        if let Err(error) = leash::note(&self.file, &self.boot, begun) {
             // The next agent takes this one's last word for older than it is.
             tracing::warn!(%error, file = %self.file.display(), "the contact with the fleet can not be noted");
         }
@@ -114,24 +107,6 @@ impl Contact {
             self.regained.send_modify(|times| *times += 1);
         }
     }
-
-    fn write(&self, at: Duration) -> std::io::Result<()> {
-        let draft = self.file.with_extension("new");
-        std::fs::write(&draft, format!("{} {}\n", self.boot, at.as_millis()))?;
-        std::fs::rename(&draft, &self.file)
-    }
-}
-
-/// The moment in a file of this boot.
-fn read(text: &str, boot: &str) -> Option<Duration> {
-    let (of, millis) = text.trim().split_once(' ')?;
-    let millis = millis.parse().ok()?;
-    (!boot.is_empty() && of == boot).then(|| Duration::from_millis(millis))
-}
-
-/// Time since the device booted, also while it slept.
-fn since_boot() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -139,25 +114,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contact_outlives_the_agent_and_no_reboot() {
+    fn contact_outlives_the_agent_and_tells_when_pods_may_have_waited_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let contact = Contact::open(folder.path());
         let mut regained = contact.regained();
         assert_eq!(contact.age(), None);
-        contact.note(since_boot(), Duration::from_secs(9));
+        let limit = Duration::from_secs(9);
+        contact.note(since_boot(), limit);
         assert!(regained.has_changed().unwrap());
         regained.mark_unchanged();
-        contact.note(since_boot(), Duration::from_secs(9));
+        contact.note(since_boot(), limit);
         assert!(!regained.has_changed().unwrap(), "nothing waited for it");
+        contact.note(since_boot() + limit * 2, limit);
+        assert!(regained.has_changed().unwrap());
+        contact.note(since_boot(), limit);
         assert!(Contact::open(folder.path()).age().is_some());
-
-        let boot = contact.boot.clone();
-        assert_eq!(read(&format!("{boot} 1500\n"), &boot), Some(Duration::from_millis(1500)));
-        for other in ["", "1500", "another-boot 1500", &format!("{boot} soon"), &format!("{boot} -1")] {
-            assert_eq!(read(other, &boot), None, "{other:?}");
-        }
-        let ahead = format!("{boot} {}\n", (since_boot() + Duration::from_hours(1)).as_millis());
-        std::fs::write(folder.path().join(FILE), ahead).unwrap();
-        assert_eq!(Contact::open(folder.path()).age(), None, "a file that can not be");
     }
 }

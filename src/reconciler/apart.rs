@@ -15,6 +15,9 @@ use crate::resource::partition;
 /// What a pod's containers may take beyond its grace: they are all killed then, sidecars too.
 const AT_MOST: Duration = Duration::from_secs(3);
 
+/// What the agent has beyond that, before the container's shim ends it.
+const LEASH: Duration = Duration::from_secs(5);
+
 /// Why its containers wait.
 const REASON: &str = "CutOff";
 
@@ -36,6 +39,15 @@ impl Case<'_> {
             }
             _ => Some(limit),
         }
+    }
+
+    /// How long a container may run without contact when nobody ends it, in milliseconds. Shorter than
+    /// what a leader waits for, and longer than what the agent needs.
+    pub(super) fn leash(&self) -> Option<u64> {
+        let pod = &self.pod.pod;
+        let limit = partition::stop_after(pod.metadata.annotations.as_ref()).ok().flatten();
+        let limit = limit.filter(|_| !is_static(pod))?;
+        u64::try_from((limit + self.grace() + AT_MOST + LEASH).as_millis()).ok()
     }
 
     /// Ends the pod until a quorum is heard again, and says so.

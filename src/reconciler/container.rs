@@ -87,6 +87,9 @@ pub struct ContainerSpec {
     /// Whether somebody may talk to it.
     #[serde(default)]
     pub console: Console,
+    /// Milliseconds without contact to a quorum after which its shim ends it, should no agent have done so.
+    #[serde(default)]
+    pub leash_ms: Option<u64>,
 }
 
 /// What stands at a container's standard streams beside its log. The default: nobody is heard.

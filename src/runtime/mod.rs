@@ -23,6 +23,7 @@ mod folder;
 mod follow;
 mod holders;
 mod last_words;
+pub mod leash;
 mod orphan;
 mod pidfd;
 mod seal;

@@ -108,3 +108,21 @@ fn a_pod_that_was_stopped_begins_again_when_its_device_is_back_in_time() {
     let events = fleet.kith(other_than(&home), &["get", "events"]);
     assert!(events.contains("CutOff"), "{events}");
 }
+
+#[test]
+fn a_pod_that_must_not_run_twice_ends_though_its_agent_is_dead() {
+    let fleet = Fleet::up_with("t-apart-dead", 3, &["lost_after_seconds=3"]);
+    fleet.load_hello();
+    deploy(&fleet, "3s");
+    let home = node(&fleet.wait_ready_pods("d1", 1)[0]).to_owned();
+    never_two(&fleet, || {
+        // Nobody starts it again: the shims have to see to it.
+        fleet.dev(&["kill", &home]);
+        wait_for("its container to end", || fleet.containers(&home).is_empty().then_some(()));
+        let next = wait_for("another to begin", || running(&fleet).into_iter().next());
+        assert_ne!(next, home);
+        fleet.dev(&["start", &home]);
+        wait_for("the pod of before to be gone", || (fleet.pods(other_than(&home)).len() == 1).then_some(()));
+        assert_eq!(running(&fleet), BTreeSet::from([next]));
+    });
+}

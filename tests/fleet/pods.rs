@@ -201,7 +201,9 @@ fn logs_are_followed_across_a_restart_from_another_device() {
         let said = fleet.kith("d1", &args);
         (said.lines().count() == 6).then_some(said)
     });
-    for (pod, container, line) in [("first", "c", "first two"), ("second", "c", "second one"), ("second", "other", "beside")] {
+    for (pod, container, line) in
+        [("first", "c", "first two"), ("second", "c", "second one"), ("second", "other", "beside")]
+    {
         let found = said.lines().any(|all| all.contains(pod) && all.contains(container) && all.ends_with(line));
         assert!(found, "{pod} {container} {line} in {said}");
     }

@@ -70,7 +70,7 @@ fn a_device_allows_what_its_settings_say_and_names_them_otherwise() {
 
     // Its root has power over the pod's own network, where it has the capability, and over no other.
     let changes = json!({"command": ["/bin/sh", "-c", "ifconfig lo 127.0.0.7 && ifconfig lo | grep 127.0.0.7; \
-        ping -c 1 127.0.0.7 > /dev/null && echo pings; echo did; sleep 1000"]});
+        echo did; sleep 1000"]});
     let mut powerful = changes.clone();
     powerful["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN"]}});
     for (name, network, container, power) in [
@@ -85,7 +85,6 @@ fn a_device_allows_what_its_settings_say_and_names_them_otherwise() {
             said.contains("did").then_some(said)
         });
         assert_eq!(said.contains("addr:127.0.0.7"), power, "{name}: {said}");
-        assert!(network || said.contains("pings"), "{name}: {said}");
     }
     // Containers of one pod have the same users.
     let pid = |name: &str| {
@@ -151,8 +150,7 @@ fn a_device_is_given_when_it_is_plugged_in_and_told_when_it_is_gone() {
     fleet.load_hello();
     let offered = || fleet.get("d1", "/api/v1/nodes/d1")["status"]["allocatable"]["kith.dev/disk"].clone();
     let script = format!("ls -l /dev; dd if=/dev/loop{NUMBER} count=0 && echo opened; sleep 1000");
-    let container =
-        json!({"resources": {"limits": {"kith.dev/disk": 1}}, "command": ["/bin/sh", "-c", script]});
+    let container = json!({"resources": {"limits": {"kith.dev/disk": 1}}, "command": ["/bin/sh", "-c", script]});
     create(&fleet, "wants", &json!({}), &container);
     wait_for("the pod to wait for it", || {
         let conditions = pod(&fleet, "wants")["status"]["conditions"].clone();
