@@ -15,7 +15,7 @@ use crate::resource::partition;
 /// What a pod's containers may take beyond its grace: they are all killed then, sidecars too.
 const AT_MOST: Duration = Duration::from_secs(3);
 
-/// What the agent has beyond that, before the container's shim ends it.
+/// What the agent has beyond that before the container's shim ends it.
 const LEASH: Duration = Duration::from_secs(5);
 
 /// Why its containers wait.

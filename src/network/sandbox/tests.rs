@@ -143,6 +143,34 @@ fn the_namespaces_of_a_pod_with_users_of_its_own_belong_to_its_root() {
 }
 
 #[test]
+fn pods_with_users_of_their_own_begin_together_and_no_maker_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().canonicalize().unwrap();
+    on_a_device(move || {
+        let all =
+            Sandboxes::open(&SandboxesConfig { run_dir: run_dir.clone(), range: "10.42.1.0/24".parse().unwrap() });
+        let all = all.unwrap();
+        let make = |number: u16| {
+            let range = UserRange { first: 1_100_000_000 + u32::from(number) * 65_536, count: 65_536 };
+            all.0.make(SandboxSpec { users: Some(range), ..spec(&format!("p{number}"), 8000 + number) }).map(drop)
+        };
+        let made = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8).map(|number| scope.spawn(move || make(number))).collect();
+            makers
+                .into_iter()
+                .map(|maker| maker.join().unwrap().map_err(|e| e.to_string()))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        assert_eq!(made, Ok(vec![(); 8]));
+        let owners: std::collections::BTreeSet<u64> =
+            all.list().iter().map(|found| owner(&found.ready().unwrap().folder.join("net"))).collect();
+        assert_eq!(owners.len(), 8);
+        (0..8).for_each(|number| all.0.remove(&format!("p{number}")).unwrap());
+        assert_eq!(leftovers(&run_dir), (0, 0));
+    });
+}
+
+#[test]
 fn pods_that_begin_together_share_the_bridge_that_is_made_for_them() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().canonicalize().unwrap();

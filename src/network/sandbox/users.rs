@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
@@ -17,10 +18,14 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::reconciler::container::UserRange;
 
+/// Held while there is a child: another one would have copies of its pipes, and neither would see an end.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A process that is in new namespaces and waits for its end.
 pub(super) struct Maker {
     child: Pid,
     hold: Option<PipeWriter>,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl Maker {
@@ -29,9 +34,10 @@ impl Maker {
         if range.first == 0 || range.count == 0 {
             return Err(io::Error::other("a user namespace needs ids of its own"));
         }
+        let only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let ((mut told, tell), (held, hold)) = (io::pipe()?, io::pipe()?);
         let child = start(others, (&told, tell), (held, &hold))?;
-        let mut maker = Self { child, hold: Some(hold) };
+        let mut maker = Self { child, hold: Some(hold), _only: only };
         told.read_exact(&mut [0]).map_err(|_| maker.why("make a user namespace"))?;
         let map = format!("0 {} {}", range.first, range.count);
         fs::write(format!("/proc/{child}/uid_map"), &map)?;

@@ -263,7 +263,7 @@ fn wait(
     left: Option<Duration>,
 ) -> nix::Result<()> {
     let limit = |time: Duration| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-    if let Some(time) = pause.or(*quiet) {
+    if let Some(time) = pause.or(*quiet).map(|time| left.map_or(time, |left| left.min(time))) {
         if poll(polled, limit(time))? > 0 || pause.is_some() {
             *quiet = Some(QUIET);
             return Ok(());
