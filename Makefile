@@ -8,7 +8,7 @@ KITH := target/release/kith
 # A target of its own, though it is this machine's: build scripts and procedural macros are then not
 # made like the program, which is static, at a fixed address, and without tables to unwind by.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-STATIC := -C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no
+STATIC := $(shell scripts/flags.sh)
 # Chance inside of tokio follows from the seed only with this setting.
 SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
 	--features seeded-bugs --test simulation --no-capture

@@ -106,7 +106,7 @@ build() {
         std=(-Zbuild-std=std,panic_abort)
     fi
     # With panics that end the process, nothing reads the tables that unwinding needs: an eighth of the file.
-    [ "$profile" = cross ] || flags+=" -C force-unwind-tables=no"
+    [ "$profile" = cross ] || flags+=" -C force-unwind-tables=no -C link-arg=-Wl,-T,packaging/small.ld -C link-arg=-Wl,--no-eh-frame-hdr"
     unset RUSTFLAGS CARGO_BUILD_TARGET
     export "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"
     export CARGO_TARGET_DIR=$home/build

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -18,6 +18,8 @@ use crate::upgrade::{launch, trial};
 
 /// What the agent logs unless `KITH_LOG` says otherwise.
 const LOG: &str = "info,openraft=error,quinn=warn,rustls=warn";
+
+const LOG_VARIABLE: &str = "KITH_LOG";
 
 /// What to do when the agent does not start or go on.
 const HINT: &str = "kith doctor looks at this device for the cause; the lines above say what the agent did last";
@@ -45,6 +47,7 @@ pub(crate) fn run(args: &AgentArgs, session: &Session) -> Result<(), Failure> {
     let told = if args.check || args.cleanup { Vec::new() } else { launch::launch(&dir) };
     let settled = settled?;
     if args.check {
+        filter(std::env::var(LOG_VARIABLE).ok().as_deref())?;
         return super::output::say!("ok");
     }
     if args.cleanup {
@@ -94,17 +97,47 @@ fn stand_trial(config: &Config) {
     }
 }
 
-/// To the journal with fields, where standard error is the journal; else as text.
+/// What is logged.
+fn filter(wanted: Option<&str>) -> Result<Targets, Failure> {
+    let filter = wanted.unwrap_or(LOG).parse();
+    filter.map_err(|error: ParseError| {
+        let hint = "write a level, or levels by module: debug, or info,quinn=debug";
+        Failure::usage(format!("{LOG_VARIABLE} is not understood: {error}")).hint(hint)
+    })
+}
+
+/// To the journal with fields, where standard error is the journal; else as text. A filter that makes
+/// no sense keeps no device from its work.
 fn log() {
-    let filter = EnvFilter::try_from_env("KITH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    let (filter, wrong) = match filter(std::env::var(LOG_VARIABLE).ok().as_deref()) {
+        Ok(filter) => (filter, None),
+        Err(failure) => (LOG.parse().unwrap_or_default(), Some(failure)),
+    };
+    let registry = tracing_subscriber::registry().with(filter);
     if let Some(journal) = Journal::of_stderr() {
-        tracing_subscriber::registry().with(filter).with(journal).init();
-        return;
+        registry.with(journal).init();
+    } else {
+        let text = tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .with_target(false);
+        registry.with(text).init();
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    if let Some(failure) = wrong {
+        tracing::warn!("{}; the usual filter counts", failure.chain.join(": "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_named() {
+        assert_eq!(filter(None).unwrap().to_string().matches('=').count(), 3);
+        assert!(filter(Some("debug,quinn=trace")).is_ok());
+        let failure = filter(Some("kith=loud")).unwrap_err();
+        assert!(failure.text().contains("KITH_LOG is not understood"), "{}", failure.text());
+        assert!(failure.hint.is_some());
+    }
 }
