@@ -210,7 +210,7 @@ fn logs_are_followed_across_a_restart_from_another_device() {
     let last = fleet.kith("d2", &["logs", "-l", "choir=yes", "-c", "c", "--tail", "1"]);
     let mut lines: Vec<&str> = last.lines().collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["first two", "second two"]);
+    assert_eq!(lines, ["[first/c] first two", "[second/c] second two"]);
     assert_eq!(fleet.kith("d1", &["logs", "second", "-c", "c", "--since-time", "2100-01-01T00:00:00Z"]), "");
     assert_eq!(fleet.kith("d1", &["logs", "second", "-c", "c", "--since", "1h"]), "second one\nsecond two\n");
 }

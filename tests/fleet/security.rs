@@ -136,7 +136,8 @@ fn who_writes_too_much_is_evicted_and_told_why() {
 /// Adds or removes a loop device, as plugging in and pulling out do: the kernel makes the node, and tells.
 fn loop_device(number: u32, there: bool) -> bool {
     let request = if there { "0x4C80" } else { "0x4C81" };
-    let script = format!("import fcntl; fcntl.ioctl(open('/dev/loop-control', 'rb+'), {request}, {number})");
+    let open = "os.open('/dev/loop-control', os.O_RDWR)";
+    let script = format!("import fcntl, os; fcntl.ioctl({open}, {request}, {number})");
     let output = std::process::Command::new("python3").args(["-c", &script]).output();
     output.expect("install it first: apt-get install python3").status.success()
 }
