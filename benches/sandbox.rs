@@ -71,6 +71,7 @@ fn spec(number: u16, own_network: bool, port: bool) -> SandboxSpec {
         resolver: Resolver { as_device: true, ..Resolver::default() },
         ports: if port { vec![tcp] } else { Vec::new() },
         sysctls: Vec::new(),
+        users: None,
     }
 }
 

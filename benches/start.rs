@@ -130,6 +130,7 @@ fn spec(attempt: u32, program: &str) -> ContainerSpec {
         devices: Vec::new(),
         last_words: None,
         console: Console::default(),
+        leash_ms: None,
     }
 }
 

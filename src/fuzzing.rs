@@ -110,7 +110,7 @@ fn planned(kind: &Kind, object: &Value) {
     });
     let mut fleet = Fleet { leader_for: Duration::from_hours(1), ..Fleet::default() };
     fleet.members.insert("d1".into());
-    fleet.liveness.insert("d1".into(), Liveness { silent_for: Duration::ZERO });
+    fleet.liveness.insert("d1".into(), Liveness { silent_for: Duration::ZERO, asked_for: None });
     let document = |kind: &Kind, object: &Value| {
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
         let key = Key::new(kind.store_kind(), text("namespace"), text("name"));
@@ -152,6 +152,7 @@ fn sheltered(action: reconciler::Action) -> Option<ObservedSandbox> {
         network: Namespace::Host,
         ipc: Namespace::Own,
         uts: Namespace::Own,
+        users: None,
     };
     Some(ObservedSandbox { pod: spec.pod, state: SandboxState::Ready(ready) })
 }

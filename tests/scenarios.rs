@@ -355,3 +355,165 @@ fn an_agent_that_restarts_keeps_what_is_ready() {
         ",
     );
 }
+
+#[test]
+fn a_pod_that_must_not_run_twice_is_ended_before_another_begins() {
+    play(
+        "
+        devices a
+        deploy one 1 stop-after=1m grace=10
+        devices b
+        show
+        | a: one
+        | b: -
+        | pods 1, ready 1
+        cut a
+        pass 59s
+        show
+        | a: one
+        | b: -
+        | pods 1, ready 0
+        pass 1s
+        show
+        | a: -
+        | b: -
+        | pods 1, ready 0
+        why
+        | Pod default/one-*: device a is lost, and stops the pod by itself: nothing takes its place before that is sure
+        pass 25s
+        show
+        | a: -
+        | b: -
+        | pods 1, ready 0
+        pass 1s
+        show
+        | a: -
+        | b: one
+        | pods 2, ready 1
+        heal a
+        show
+        | a: -
+        | b: one
+        | pods 1, ready 1
+        ",
+    );
+}
+
+#[test]
+fn a_pod_that_was_ended_begins_again_when_its_device_is_back_in_time() {
+    play(
+        "
+        devices a
+        deploy one 1 stop-after=30s grace=10
+        devices b
+        cut a
+        pass 35s
+        show a
+        | a: -
+        heal a
+        show
+        | a: one#1
+        | b: -
+        | pods 1, ready 1
+        state
+        | one-*: Running, one running 1
+        pass 5m
+        show
+        | a: one#1
+        | b: -
+        | pods 1, ready 1
+        ",
+    );
+}
+
+#[test]
+fn a_program_that_will_not_stop_is_killed_before_another_begins() {
+    play(
+        "
+        devices a
+        deploy one 1 stop-after=30s grace=20 side=proxy
+        devices b
+        stubborn a
+        cut a
+        pass 31s
+        show a
+        | a: one proxy
+        pass 19s
+        show a
+        | a: proxy
+        pass 3s
+        show a
+        | a: -
+        pass 1m
+        show
+        | a: -
+        | b: one proxy
+        | pods 2, ready 1
+        ",
+    );
+}
+
+#[test]
+fn what_must_not_run_twice_waits_for_a_quorum_after_a_reboot_in_the_dark() {
+    play(
+        "
+        devices a
+        deploy one 1 stop-after=1m grace=5
+        devices b c
+        deploy web 3
+        cut a
+        reboot a
+        show a
+        | a: web#1
+        pass 5s
+        heal a
+        show a
+        | a: one#1 web#1
+        cut a
+        pass 20s
+        forget a
+        pass 39s
+        show a
+        | a: one#1 web#1
+        pass 1s
+        show a
+        | a: web#1
+        ",
+    );
+}
+
+#[test]
+fn a_new_leader_and_a_rollout_wait_for_the_end_too() {
+    play(
+        "
+        devices a
+        deploy one 1 stop-after=30s grace=0
+        devices b
+        cut a
+        pass 45s
+        lead
+        pass 45s
+        show b
+        | b: -
+        pass 1s
+        show
+        | a: -
+        | b: one
+        | pods 2, ready 1
+        heal a
+        cut b
+        pass 5s
+        image one web:2
+        pass 30s
+        show
+        | a: -
+        | b: -
+        | pods 1, ready 1
+        pass 30s
+        show
+        | a: one
+        | b: -
+        | pods 2, ready 2
+        ",
+    );
+}

@@ -144,7 +144,7 @@ impl Exchange {
         }
         let listed = self.engine.list("Pod", None).map(|listing| listing.documents).unwrap_or_default();
         let bound =
-            listed.iter().filter(|document| super::device::node_of(&document.body).is_some_and(|node| node == device));
+            listed.iter().filter(|document| super::bound::node_of(&document.body).is_some_and(|node| node == device));
         let pods = bound.filter_map(|document| serde_json::from_slice::<Pod>(&document.body).ok());
         let names = pods.flat_map(|pod| images_needed(&pod)).filter_map(|name| name.parse().ok());
         let images: Arc<BTreeSet<ImageName>> = Arc::new(names.collect());
@@ -277,3 +277,6 @@ impl Throttle {
         tokio::time::sleep_until(turn).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::network::sandbox::{SandboxesConfig, remove_everything};
 
 /// What an agent keeps in its run folder. Only these are removed: the folder may be somebody else's too.
-const RUN_FILES: [&str; 9] = [
+const RUN_FILES: [&str; 10] = [
     "containers",
     "containers.wake",
     "pods",
@@ -18,6 +18,7 @@ const RUN_FILES: [&str; 9] = [
     "resolv.conf",
     "forwarded-before",
     "user-ids.json",
+    crate::runtime::leash::CONTACT,
     "agent.lock",
 ];
 

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::bound::node_of;
 use super::clearing::Clearing;
 use super::clock::Clock;
+use super::contact::Contact;
 use super::hooking::Hooks;
 use super::local::Local;
 use super::manifests::Manifests;
@@ -24,7 +25,7 @@ use super::pulls::Pulls;
 use super::reports::{Report, Reports};
 use super::secrets::Secrets;
 use super::shelter::Unsheltered;
-use super::statics::Statics;
+use super::statics::{Shown, Statics};
 use super::systemd;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
@@ -36,7 +37,7 @@ use crate::network::sandbox::Sandboxes;
 use crate::probing::Asker;
 use crate::reconciler::container::{ContainerRef, ContainerSpec, ObservedContainer, PodRef, StopSignal};
 use crate::reconciler::devices::{Held, HostDevice};
-use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, TargetPod, diff, images_needed};
+use crate::reconciler::{Action, ImageState, NodeContext, Observed, Settings, Target, diff, images_needed};
 use crate::resource::Timestamp;
 use crate::runtime::Runtime;
 use crate::store::Key;
@@ -83,9 +84,13 @@ pub(crate) struct Device {
     pub(crate) asker: Asker,
     /// The folder of static pods.
     pub(crate) manifests_dir: PathBuf,
+    /// What they are now.
+    pub(crate) statics: Shown,
     /// Pods that are acted on at once.
     pub(crate) pods_at_once: usize,
     pub(crate) unsheltered: Unsheltered,
+    /// With a quorum.
+    pub(crate) contact: Arc<Contact>,
 }
 
 /// What the loop remembers between rounds; losing it costs a second look, nothing more.
@@ -96,6 +101,8 @@ pub(super) struct Memory {
     /// When this device began to end a pod as a whole, by uid.
     ending: BTreeMap<String, Timestamp>,
     images: BTreeMap<String, Prepared>,
+    /// Pods that are ended because this device was cut off, by uid.
+    apart: BTreeSet<String>,
     /// Images that are being looked for.
     looking: BTreeSet<String>,
     asked: BTreeMap<ContainerRef, Timestamp>,
@@ -112,7 +119,7 @@ impl Device {
     pub(crate) async fn run(self, probes: Probes) {
         self.wait_for_state().await;
         let (prepared, mut arrivals) = mpsc::channel(PREPARED_QUEUE);
-        let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name));
+        let statics = Statics::new(Manifests::new(self.manifests_dir.clone(), &self.node.name), self.statics.clone());
         let hooks = Hooks::new(self.asker.clone(), self.tasks.clone());
         let mut pulls = Pulls::new(self.puller.clone(), self.reports.clone(), self.tasks.clone());
         let mut clearing = Clearing::new(self.images.clone(), self.image_limits, self.tasks.clone());
@@ -123,11 +130,13 @@ impl Device {
         let mut changes = self.runtime.changed();
         let mut local = self.local.clone();
         let (_still, untold) = tokio::sync::watch::channel(0);
+        let mut regained = self.contact.regained();
         let mut secrets = self.secrets.as_ref().map_or(untold, |secrets| secrets.changed());
         loop {
             self.plugged(&mut memory, &local.borrow_and_update().devices);
             let seen = *revisions.borrow_and_update();
             changes.borrow_and_update();
+            regained.borrow_and_update();
             secrets.borrow_and_update();
             systemd::alive();
             let begun = Instant::now();
@@ -145,6 +154,7 @@ impl Device {
                 () = self.concerning(seen, &mut revisions, &memory.read) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = local.changed() => if changed.is_err() { return },
+                changed = regained.changed() => if changed.is_err() { return },
                 changed = secrets.changed() => if changed.is_err() { return },
                 () = memory.hooks.moved() => {}
                 () = memory.probes.moved() => {}
@@ -223,6 +233,7 @@ impl Device {
             sandboxes: self.shelters(&target),
             asked: memory.asked.clone(),
             ending: memory.ending.clone(),
+            apart: memory.apart.clone(),
             hooks: memory.hooks.of(&containers),
             health: memory.probes.health(),
             volumes: self.volumes.observe().map_err(|error| format!("look at the volumes: {error}"))?,
@@ -233,6 +244,7 @@ impl Device {
         let decision = diff(&target, &observed, now);
         counted::ACTIONS.add(decision.actions.len() as u64);
         memory.ending.retain(|uid, _| decision.ending.contains(uid));
+        memory.apart = decision.apart;
         for uid in decision.ending {
             memory.ending.entry(uid).or_insert(now);
         }
@@ -315,32 +327,11 @@ impl Device {
             settings: self.settings.clone(),
             devices: local.devices,
             evicted: local.evicted,
+            apart_for: self.contact.age(),
             ..Target::default()
         };
         self.provide(&mut target)?;
         Ok(target)
-    }
-
-    /// The pods that the fleet has bound to this device.
-    fn bound(&self) -> Result<Vec<TargetPod>, String> {
-        let mut pods = Vec::new();
-        let Some(engine) = &self.engine else { return Ok(pods) };
-        let listing = engine.list("Pod", None).map_err(|error| error.to_string())?;
-        let mut unreadable = None;
-        for document in &listing.documents {
-            if node_of(&document.body).is_none_or(|node| node != self.node.name) {
-                continue;
-            }
-            match serde_json::from_slice::<Pod>(&document.body) {
-                Ok(pod) => pods.push(TargetPod { pod, revision: document.modified }),
-                Err(error) => unreadable = Some(format!("{}: {error}", document.key)),
-            }
-        }
-        if let Some(unreadable) = unreadable {
-            // Its containers would look like nobody's, and be stopped.
-            return Err(format!("a pod of this device can not be read: {unreadable}"));
-        }
-        Ok(pods)
     }
 
     /// Looks an image up and unpacks it, off the loop: at once, or when the names are others than
@@ -447,6 +438,7 @@ impl Memory {
             hooks,
             probes,
             ending: BTreeMap::new(),
+            apart: BTreeSet::new(),
             images: BTreeMap::new(),
             looking: BTreeSet::new(),
             asked: BTreeMap::new(),
@@ -472,18 +464,4 @@ fn pod_uid(action: &Action) -> String {
         Action::Event(occurrence) => occurrence.involved.uid.clone().unwrap_or_default(),
         Action::PrepareImage { .. } | Action::PullImage(_) => String::new(),
     }
-}
-
-/// The device that a pod is bound to, read without the rest of it.
-pub(super) fn node_of(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Bound {
-        spec: Spec,
-    }
-    #[derive(serde::Deserialize)]
-    struct Spec {
-        #[serde(rename = "nodeName")]
-        node_name: Option<String>,
-    }
-    serde_json::from_slice::<Bound>(body).ok()?.spec.node_name
 }

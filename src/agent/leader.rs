@@ -155,16 +155,18 @@ impl Term {
             former.filter(|name| !members.values().any(|member| member.name == *name)).collect();
         fleet.members.extend(former.iter().cloned());
         fleet.leader_for = self.since.elapsed();
+        let asked = self.engine.asked();
         fleet.liveness = members
             .iter()
             .filter_map(|(id, member)| {
                 let itself = (*id == status.member_id).then_some(Duration::ZERO);
                 let silent_for = itself.or_else(|| status.last_heard.get(id).copied())?;
-                Some((member.name.clone(), Liveness { silent_for }))
+                let asked_for = itself.or_else(|| asked.get(id).copied());
+                Some((member.name.clone(), Liveness { silent_for, asked_for }))
             })
             .collect();
         let silent_for = self.since.elapsed();
-        fleet.liveness.extend(former.into_iter().map(|name| (name, Liveness { silent_for })));
+        fleet.liveness.extend(former.into_iter().map(|name| (name, Liveness { silent_for, asked_for: None })));
     }
 
     /// Proposes the batches of a plan; true when at least one applied and there is more to see.

@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use super::clearing;
 use super::clock::Clock;
 use super::local::{self, Local};
+use super::statics::Shown;
 use crate::config::Config;
 use crate::consensus::{Engine, Replica};
 use crate::images::{ImageError, ImageStore};
 use crate::reconciler::eviction::{
     Eviction, Left, PodUsage, Pressure, Share, Short, Shortage, Thresholds, overuse, shortages, victim,
 };
+use crate::reconciler::mirrored;
 use crate::resource::footprint;
 use crate::runtime::Shims;
 
@@ -40,6 +42,7 @@ const DISK_ENOUGH: u64 = 2 << 30;
 pub(crate) struct Watch {
     /// `None` while this device is in no fleet.
     pub(crate) engine: Option<Engine>,
+    pub(crate) statics: Shown,
     pub(crate) runtime: Shims,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) config: Arc<Config>,
@@ -156,15 +159,18 @@ impl Watch {
         self.local.borrow().evicted.keys().any(|uid| usage.get(uid).is_some_and(|used| !used.containers.is_empty()))
     }
 
-    /// The pods of this device that are not over.
+    /// The pods of this device. Static ones are its own: it has them whether or not the fleet can be told.
     fn pods(&self) -> Result<Vec<Pod>, String> {
-        let Some(engine) = &self.engine else { return Ok(Vec::new()) };
+        let mut pods = self.statics.pods();
+        let Some(engine) = &self.engine else { return Ok(pods) };
         let listing = engine.list("Pod", None).map_err(|error| error.to_string())?;
         let bound = listing
             .documents
             .iter()
-            .filter(|document| super::device::node_of(&document.body).is_some_and(|node| node == self.node));
-        Ok(bound.filter_map(|document| serde_json::from_slice(&document.body).ok()).collect())
+            .filter(|document| super::bound::node_of(&document.body).is_some_and(|node| node == self.node));
+        let bound = bound.filter_map(|document| serde_json::from_slice(&document.body).ok());
+        pods.extend(bound.filter(|pod| mirrored(pod).is_none()));
+        Ok(pods)
     }
 
     /// What the pods use, off the loop: counting folders takes its time.

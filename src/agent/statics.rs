@@ -2,8 +2,10 @@
 //! mirrors them. A file that changes is another pod; it begins when nothing of the old one is left.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
 
 use super::manifests::Manifests;
 use super::reports::Report;
@@ -16,14 +18,36 @@ pub(crate) struct Statics {
     pub(crate) manifests: Manifests,
     /// By uid, with the status that was reported last.
     known: BTreeMap<String, Pod>,
+    /// By uid, what was last told: the revision of the mirror that it was to replace, and the status.
+    told: BTreeMap<String, (u64, Value)>,
+    shown: Shown,
+}
+
+/// The static pods of this device as they are now, for those who look for more than their mirrors: these are
+/// there only while the fleet can be told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown(Arc<Mutex<Vec<Pod>>>);
+
+impl Shown {
+    /// All of them.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show<'a>(&self, pods: impl Iterator<Item = &'a Pod> + Clone) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pods.clone().eq(shown.iter()) {
+            *shown = pods.cloned().collect();
+        }
+    }
 }
 
 /// What the fleet is to be told of static pods.
 pub(crate) type Told = Vec<(PodRef, Report)>;
 
 impl Statics {
-    pub(crate) fn new(manifests: Manifests) -> Self {
-        Self { manifests, known: BTreeMap::new() }
+    pub(crate) fn new(manifests: Manifests, shown: Shown) -> Self {
+        Self { manifests, known: BTreeMap::new(), told: BTreeMap::new(), shown }
     }
 
     /// Takes the mirrors out of the pods that the fleet has bound here, and puts the static pods in.
@@ -39,6 +63,17 @@ impl Statics {
                 pod.status = shown.and_then(|mirror| mirror.pod.status.clone());
             }
             let revision = shown.map_or(0, |mirror| mirror.revision);
+            // What was told may have been refused: somebody changed the mirror while this device was cut off.
+            if let Some(mirror) = shown
+                && let Some(reference) = reference(pod)
+                && status_of(pod) != status_of(&mirror.pod)
+            {
+                let telling = (mirror.revision, status_of(pod));
+                if self.told.get(&reference.uid) != Some(&telling) {
+                    self.told.insert(reference.uid.clone(), telling);
+                    told.push((reference, Report::Mirror { revision, object: Box::new(mirror_of(pod)) }));
+                }
+            }
             if mirror.is_none()
                 && pod.status.is_some()
                 && pod.metadata.deletion_timestamp.is_none()
@@ -48,6 +83,7 @@ impl Statics {
             }
             pods.push(TargetPod { pod: pod.clone(), revision });
         }
+        self.shown.show(self.known.values());
         let runs = |mirror: &TargetPod| {
             let mut all = self.known.values().filter(|pod| pod.metadata.deletion_timestamp.is_none());
             all.any(|pod| same_name(&mirror.pod, pod) && shows(&mirror.pod, pod))
@@ -89,16 +125,23 @@ impl Statics {
             Report::Status { revision, object } => {
                 let known = self.known.get_mut(&pod.uid)?;
                 known.status.clone_from(&object.status);
+                self.told.insert(pod.uid.clone(), (revision, status_of(&object)));
                 Some(Report::Mirror { revision, object: Box::new(mirror_of(&object)) })
             }
             // Its mirror goes in the next round.
             Report::Gone { .. } => {
                 self.known.remove(&pod.uid);
+                self.told.remove(&pod.uid);
                 None
             }
             Report::Mirror { .. } => Some(report),
         }
     }
+}
+
+/// A pod's status as it is stored.
+fn status_of(pod: &Pod) -> Value {
+    serde_json::to_value(&pod.status).unwrap_or_default()
 }
 
 fn same_name(one: &Pod, other: &Pod) -> bool {

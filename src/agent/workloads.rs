@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::blobs::Exchange;
 use super::clock::Clock;
+use super::contact::Contact;
 use super::keyring::Keyring;
 use super::local::Local;
 use super::reports::Reports;
 use super::secrets::Secrets;
+use super::statics::Shown;
 use super::tasks::Tasks;
 use super::user_ids::Ranges;
 use super::{
@@ -138,7 +140,14 @@ impl Workloads {
         let secrets = secrets.transpose()?;
         let asker = Asker::new(Arc::new(self.runtime.clone()))?;
         let (probing, probes) = prober::Probing::new(asker.clone(), clock.clone(), reports.clone(), name.to_owned());
+        let contact = Arc::new(Contact::open(&config.run_dir));
+        if let Some(keyring) = keyring {
+            tasks.spawn("keep contact with a quorum", contact.clone().keep(keyring.engine.clone()));
+        }
+        let statics = Shown::default();
         let device = device::Device {
+            contact,
+            statics: statics.clone(),
             asker,
             manifests_dir: config.manifests_dir.clone(),
             pods_at_once: config.pods_at_once,
@@ -172,6 +181,7 @@ impl Workloads {
         }
         let watch = pressure::Watch {
             engine: keyring.map(|keyring| keyring.engine.clone()),
+            statics,
             runtime: self.runtime.clone(),
             images: self.images.clone(),
             config: Arc::new(config.clone()),

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: &DebugArgs, client: &Client) -> Result<(), Failure
     if pod["status"]["phase"] != "Running" {
         note!("pod {} is {}: the container begins with its others", name_of(&pod), pod["status"]["phase"]);
     }
-    let life = Life { pod: &changed, list: "ephemeralContainerStatuses", how: &how, client };
+    let life = Life { pod: &changed, list: "ephemeralContainerStatuses", how: &how, client, impatient: false };
     finish(args, &life).await
 }
 
@@ -128,7 +128,7 @@ async fn on_device(args: &DebugArgs, device: &str, how: &attach::How, client: &C
     let made: Value = client.post(&pods.collection(Some(args.namespace.name()), Vec::new()), &manifest).await?;
     note!("the device's files are at {HOST}");
     let attaches = args.stdin || args.tty || args.attach;
-    let life = Life { pod: &made, list: "containerStatuses", how, client };
+    let life = Life { pod: &made, list: "containerStatuses", how, client, impatient: true };
     let ended = finish(args, &life).await;
     if attaches {
         life::delete(&made, client).await;

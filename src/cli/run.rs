@@ -121,7 +121,7 @@ pub(crate) async fn run(args: &RunArgs, client: &Client) -> Result<(), Failure> 
         return say!("pod/{} created", args.name);
     }
     let how = attach::How { container: args.name.clone(), stdin: args.stdin, tty: args.tty };
-    let ended = Life { pod: &made, list: "containerStatuses", how: &how, client }.whole().await;
+    let ended = Life { pod: &made, list: "containerStatuses", how: &how, client, impatient: false }.whole().await;
     if args.rm {
         life::delete(&made, client).await;
     }

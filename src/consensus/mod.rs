@@ -2,6 +2,7 @@
 //! pilot that decides who votes. It never looks inside a document.
 
 mod coalesce;
+mod contact;
 mod disk;
 mod engine;
 #[cfg(any(test, feature = "fuzzing"))]

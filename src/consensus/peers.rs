@@ -64,6 +64,8 @@ pub(super) struct Peers {
     leader_heard: Mutex<Option<Instant>>,
     /// When each member last sent transactions here.
     wrote: Mutex<BTreeMap<u64, Instant>>,
+    /// When each member last asked this very device how far to read.
+    asked: Mutex<BTreeMap<u64, Instant>>,
     transfers: AtomicU64,
     voters: Mutex<BTreeSet<u64>>,
     /// What each member acknowledged last of this device's words as leader, and when it was said.
@@ -81,6 +83,7 @@ impl Peers {
             started: Instant::now(),
             leader_heard: Mutex::default(),
             wrote: Mutex::default(),
+            asked: Mutex::default(),
             transfers: AtomicU64::new(1),
             voters: Mutex::default(),
             acknowledged: Mutex::default(),
@@ -94,6 +97,7 @@ impl Peers {
     pub(super) fn set_members(&self, members: BTreeMap<u64, Member>) {
         lock(&self.heard).retain(|id, _| members.contains_key(id));
         lock(&self.wrote).retain(|id, _| members.contains_key(id));
+        lock(&self.asked).retain(|id, _| members.contains_key(id));
         self.members.send_if_modified(|known| {
             let changed = **known != members;
             if changed {
@@ -143,6 +147,16 @@ impl Peers {
     /// Notes that a member sent transactions here.
     pub(super) fn note_writer(&self, id: u64) {
         lock(&self.wrote).insert(id, Instant::now());
+    }
+
+    /// Notes that a member asks how far to read.
+    pub(super) fn note_reader(&self, id: u64) {
+        lock(&self.asked).insert(id, Instant::now());
+    }
+
+    /// How long ago each member asked how far to read.
+    pub(super) fn readers(&self) -> BTreeMap<u64, Duration> {
+        lock(&self.asked).iter().map(|(&id, at)| (id, at.elapsed())).collect()
     }
 
     /// Whether a member sent transactions here a moment ago.

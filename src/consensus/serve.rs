@@ -76,8 +76,10 @@ impl Engine {
                 Err(error) => Response::Failed(error.to_string()),
             },
             Request::Leader(request) => {
-                if matches!(request, ToLeader::Propose(_)) {
-                    self.inner.peers.note_writer(envelope.from);
+                match request {
+                    ToLeader::Propose(_) => self.inner.peers.note_writer(envelope.from),
+                    ToLeader::ReadIndex => self.inner.peers.note_reader(envelope.from),
+                    _ => {}
                 }
                 self.lead(from, request).await
             }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests fill disks")]
 
+mod contact;
 mod disk;
 mod fleet;
 mod handover;

@@ -186,7 +186,8 @@ impl<'a> Case<'a> {
     /// Pods of old templates that run or are ending; those on lost devices are not waited for.
     fn old_pods(&self, view: &View<'_>) -> usize {
         let waited_for = |pod: &k8s_openapi::api::core::v1::Pod| {
-            let lost = pods::node_of(pod).is_some_and(|node| matches!(view.standing(node), Standing::Lost(_)));
+            let lost = pods::node_of(pod).is_some_and(|node| matches!(view.standing(node), Standing::Lost(_)))
+                && view.may_run_for(pod).is_none_or(|left| left.is_zero());
             !(pods::is_finished(pod) || lost && pods::is_terminating(pod))
         };
         self.old

@@ -21,7 +21,7 @@ use crate::store::Key;
 pub(super) const COMPONENT: &str = "kith-planner";
 
 /// Deadlines are met a little late, never a little early.
-const SLACK: Duration = Duration::from_millis(1);
+pub(super) const SLACK: Duration = Duration::from_millis(1);
 
 pub(super) fn plan(view: &View<'_>, draft: &mut Draft) {
     for (name, node) in &view.fleet.nodes {
@@ -138,10 +138,20 @@ fn replace_lost(view: &View<'_>, draft: &mut Draft, name: &str) {
             }
             continue;
         }
+        let left = view.may_run_for(&pod.object).filter(|left| !left.is_zero());
+        if let Some(left) = left {
+            draft.wake(view.now.plus(left + SLACK));
+        }
         if pods::is_terminating(&pod.object) {
             let text =
                 format!("device {name} is lost: it ends the pod when it returns; nobody else can confirm the end");
             draft.note(key, Reason::DeviceLost, text);
+        } else if left.is_some() {
+            let text = format!(
+                "device {name} is lost, and stops the pod by itself: nothing takes its place before that is sure"
+            );
+            draft.note(key, Reason::DeviceLost, text);
+            mark_unready(view, draft, key, pod, name);
         } else if owned_by_set(view, &pod.object) && fit::could_run_elsewhere(view, &pod.object, name) {
             let occurrence = Occurrence {
                 involved: reference_to(&pod.object),

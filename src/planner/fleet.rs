@@ -47,6 +47,9 @@ pub struct Versioned<T> {
 pub struct Liveness {
     /// Time since something was last heard from it.
     pub silent_for: Duration,
+    /// Time since it last asked this leader how far to read: a device with pods that must not outlive a
+    /// partition counts from before its question. `None` when it never did.
+    pub asked_for: Option<Duration>,
 }
 
 /// Fleet-wide settings of the planner.

@@ -34,7 +34,6 @@ mod tests;
 use crate::resource::Timestamp;
 use crate::store::{Batch, Key};
 
-pub use contract::{LOST_AFTER, ON_PARTITION};
 pub use fleet::{Fleet, Liveness, Settings, Skipped, Versioned};
 pub use others::{Other, Others};
 pub use rehearsal::{Binding, Forecast, Rehearsal, plan_manifest};

@@ -47,7 +47,12 @@ fn reconcile(view: &View<'_>, draft: &mut Draft, key: &Key, set: &Versioned<Repl
     if active.len() > wanted {
         remove_surplus(view, draft, key, set, active.clone(), wanted);
     }
-    let missing = wanted.saturating_sub(active.len());
+    let lingering = lingering(view, draft, own);
+    let missing = wanted.saturating_sub(active.len() + lingering);
+    if lingering > 0 && missing < wanted.saturating_sub(active.len()) {
+        let text = format!("{lingering} of its pods may still run, and must never run twice: their end is waited for");
+        draft.note(key, Reason::Terminating, text);
+    }
     let status = status(view, draft, set, &active);
     let mut changed = set.object.clone();
     changed.status = Some(status);
@@ -61,6 +66,17 @@ fn reconcile(view: &View<'_>, draft: &mut Draft, key: &Key, set: &Versioned<Repl
 pub(super) fn replicas(set: &ReplicaSet) -> usize {
     let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     usize::try_from(wanted).unwrap_or(0)
+}
+
+/// Pods that are to end and may still run, where none may run twice: they are missed only once they are gone.
+fn lingering(view: &View<'_>, draft: &mut Draft, own: &[OwnPod<'_>]) -> usize {
+    let ending = |pod: &Pod| pods::is_terminating(pod) && !pods::is_finished(pod) && pods::node_of(pod).is_some();
+    let left = own.iter().filter(|(_, pod)| ending(&pod.object)).filter_map(|(_, pod)| view.may_run_for(&pod.object));
+    let left: Vec<Duration> = left.filter(|left| !left.is_zero()).collect();
+    if let Some(soonest) = left.iter().min() {
+        draft.wake(view.now.plus(*soonest + device::SLACK));
+    }
+    left.len()
 }
 
 /// How many pods there are of a ReplicaSet, and how well they are.

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::contract;
 use super::fleet::{Fleet, Versioned};
 use crate::resource::Timestamp;
 use crate::resource::priority::{self, Class};
@@ -78,6 +79,16 @@ impl<'a> View<'a> {
     pub(super) fn silence(&self, node: &str) -> Duration {
         let leads = self.fleet.leader_for;
         self.fleet.liveness.get(node).map_or(leads, |liveness| liveness.silent_for.min(leads))
+    }
+
+    /// How much longer a pod may run on its device, as far as this leader can tell, which must then be waited
+    /// for; zero when it surely does not run any more; `None` when its device keeps it for ever.
+    pub(super) fn may_run_for(&self, pod: &Pod) -> Option<Duration> {
+        let over_after = contract::of(pod, &self.fleet.settings).over_after?;
+        let leads = self.fleet.leader_for;
+        let liveness = super::pods::node_of(pod).and_then(|node| self.fleet.liveness.get(node));
+        let apart = liveness.and_then(|liveness| liveness.asked_for).map_or(leads, |asked| asked.min(leads));
+        Some(over_after.saturating_sub(apart))
     }
 
     pub(super) fn standing(&self, node: &str) -> Standing {

@@ -87,6 +87,9 @@ pub struct ContainerSpec {
     /// Whether somebody may talk to it.
     #[serde(default)]
     pub console: Console,
+    /// Milliseconds without contact to a quorum after which its shim ends it, should no agent have done so.
+    #[serde(default)]
+    pub leash_ms: Option<u64>,
 }
 
 /// What stands at a container's standard streams beside its log. The default: nobody is heard.
@@ -168,12 +171,16 @@ pub struct Namespaces {
     pub pid: Namespace,
     /// Users: the first id on the device that stands for 0 inside, and how many follow; `None`: as on the device.
     pub user: Option<UserRange>,
+    /// The pod's namespace of these users; `None`: the container gets one of its own with them.
+    #[serde(default)]
+    pub user_at: Option<PathBuf>,
 }
 
 impl Default for Namespaces {
     /// Everything its own but the network, as containers were before pods had networks.
     fn default() -> Self {
-        Self { network: Namespace::Host, ipc: Namespace::Own, uts: Namespace::Own, pid: Namespace::Own, user: None }
+        let own = Namespace::Own;
+        Self { network: Namespace::Host, ipc: own.clone(), uts: own.clone(), pid: own, user: None, user_at: None }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, PodStatus};
 
-use super::container::{ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef};
+use super::container::{ContainerSpec, ContainerState, Exit, ObservedContainer, PodRef, UserRange};
 use super::hooks::{self, HookKind};
 use super::restart::{Restart, restart};
 use super::roles::{Part, Role};
@@ -68,6 +68,8 @@ impl<'a> Case<'a> {
             self.tidy(decision);
         } else if self.overdue(decision) {
             self.fail(decision, DEADLINE);
+        } else if let Some(limit) = self.must_not_run(decision) {
+            self.lie_low(decision, limit);
         } else {
             self.run(decision);
         }
@@ -229,6 +231,15 @@ impl<'a> Case<'a> {
 
     /// Ends the pod as a whole: sidecars after all others, the last one first.
     fn end_all(&self, decision: &mut Decision, leftovers: Leftovers) {
+        self.end_all_within(decision, leftovers, self.grace());
+    }
+
+    /// The same, of which nothing is to be left.
+    pub(super) fn end_all_of(&self, decision: &mut Decision, grace: Duration) {
+        self.end_all_within(decision, Leftovers::Go, grace);
+    }
+
+    fn end_all_within(&self, decision: &mut Decision, leftovers: Leftovers, grace: Duration) {
         let alive = |container: &&&ObservedContainer| is_alive(container);
         let sidecar = |container: &ObservedContainer| {
             self.part_of(container).filter(|(_, part)| part.role == Role::Sidecar).map(|(index, _)| index)
@@ -245,8 +256,8 @@ impl<'a> Case<'a> {
                 if leftovers == Leftovers::Go {
                     decision.push(Action::Remove(container.reference.clone()));
                 }
-            } else if turn || self.grace().is_zero() {
-                self.end_within(decision, container, self.grace(), begun);
+            } else if turn || grace.is_zero() {
+                self.end_within(decision, container, grace, begun);
             }
         }
     }
@@ -311,6 +322,16 @@ impl<'a> Case<'a> {
         own.map_or_else(|| self.target.node.ip.clone(), |address| address.to_string())
     }
 
+    /// Ids of this device for the users of the pod, if they are its own.
+    pub(super) fn own_users(&self) -> Result<Option<UserRange>, (&'static str, String)> {
+        if self.pod.pod.spec.as_ref().and_then(|spec| spec.host_users) != Some(false) {
+            return Ok(None);
+        }
+        let range = self.target.users.get(&self.reference.uid);
+        let none = "all user_ids of this device's agent.toml belong to other pods: the pod waits for one to end";
+        Ok(Some(*range.ok_or(("UserIdsUnavailable", none.to_owned()))?))
+    }
+
     /// Gives a container what this device has only so many of: devices, and ids for its users.
     pub(super) fn equip(
         &self,
@@ -318,12 +339,7 @@ impl<'a> Case<'a> {
         container: &Container,
         spec: &mut ContainerSpec,
     ) -> Result<(), (&'static str, String)> {
-        let own_users = self.pod.pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false);
-        if own_users {
-            let range = self.target.users.get(&self.reference.uid);
-            let none = "all user_ids of this device's agent.toml belong to other pods: the pod waits for one to end";
-            spec.namespaces.user = Some(*range.ok_or(("UserIdsUnavailable", none.to_owned()))?);
-        }
+        spec.namespaces.user = self.own_users()?;
         let Target { devices, .. } = self.target;
         spec.devices = devices::assign(devices, &self.observed.devices, decision, &spec.reference, container)
             .map_err(|why| ("DeviceUnavailable", why))?;
@@ -332,7 +348,7 @@ impl<'a> Case<'a> {
 
     /// Reports the status when it is not what is stored, with the events that belong to the change.
     /// Returns whether it does.
-    fn report(&self, decision: &mut Decision, fresh: PodStatus) -> bool {
+    pub(super) fn report(&self, decision: &mut Decision, fresh: PodStatus) -> bool {
         let stored = self.pod.pod.status.clone().unwrap_or_default();
         if fresh == stored {
             return false;

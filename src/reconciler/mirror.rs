@@ -46,6 +46,11 @@ pub fn mirror_of(reported: &Pod) -> Pod {
     mirror
 }
 
+/// Whether this is a pod of a file of this device.
+pub(super) fn is_static(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(HASH) && !all.contains_key(MIRROR))
+}
+
 /// The hash of what a mirror shows; `None` for any other pod.
 pub fn mirrored(pod: &Pod) -> Option<&str> {
     pod.metadata.annotations.as_ref()?.get(MIRROR).map(String::as_str)

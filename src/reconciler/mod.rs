@@ -11,6 +11,7 @@
 //! talks to anybody; the device loop executes what it says, one action after the other, and
 //! observes again.
 
+mod apart;
 mod changes;
 mod conditions;
 pub mod container;
@@ -83,6 +84,8 @@ pub struct Decision {
     pub probes: Vec<ProbeOrder>,
     /// Uids of pods that are ended as a whole; when that began goes into `Observed::ending`.
     pub ending: BTreeSet<String>,
+    /// Uids of pods that are ended because this device is cut off; they go into `Observed::apart`.
+    pub apart: BTreeSet<String>,
 }
 
 /// One thing to do.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde::{Deserialize, Serialize};
 
-use super::container::{Namespace, PodRef};
+use super::container::{Namespace, PodRef, UserRange};
 use super::target::NodeContext;
 use crate::resource::Timestamp;
 
@@ -41,6 +41,9 @@ pub struct SandboxSpec {
     pub ports: Vec<PublishedPort>,
     /// Kernel settings of its namespaces.
     pub sysctls: Vec<(String, String)>,
+    /// Ids of the device for users of its own, whose root has power over these namespaces.
+    #[serde(default)]
+    pub users: Option<UserRange>,
 }
 
 /// One line of `/etc/hosts`.
@@ -143,6 +146,8 @@ pub struct ReadySandbox {
     pub ipc: Namespace,
     /// The host name.
     pub uts: Namespace,
+    /// Users, if they are its own.
+    pub users: Option<PathBuf>,
 }
 
 impl ObservedSandbox {
@@ -184,6 +189,7 @@ pub fn sandbox_spec(reference: &PodRef, pod: &Pod, node: &NodeContext) -> Result
         resolver: resolver(spec)?,
         ports: if own_network { ports(spec)? } else { Vec::new() },
         sysctls: sysctls(spec),
+        users: None,
     })
 }
 

@@ -27,7 +27,8 @@ impl<'a> Case<'a> {
             return Err(known);
         }
         match sandbox_spec(&self.reference, &self.pod.pod, &self.target.node) {
-            Ok(spec) => {
+            Ok(mut spec) => {
+                spec.users = self.own_users().ok().flatten();
                 let complaint = self.occurrence(None, true, "FailedCreatePodSandBox", String::new());
                 decision.push(Action::MakeSandbox { spec: Box::new(spec), complaint: Box::new(complaint) });
                 // One that leaves no trace is tried again.
@@ -57,6 +58,7 @@ impl ReadySandbox {
             network: self.network.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
+            user_at: self.users.clone(),
             ..Namespaces::default()
         }
     }

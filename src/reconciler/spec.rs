@@ -152,6 +152,7 @@ pub fn container_spec(
         devices: Vec::new(),
         last_words: None,
         console: console(container),
+        leash_ms: None,
     })
 }
 

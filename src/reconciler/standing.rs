@@ -237,6 +237,9 @@ impl<'a> Case<'a> {
         if let Some(message) = volumes {
             return self.waiting(message);
         }
+        if let Err((reason, why)) = self.own_users() {
+            return waiting(reason, why);
+        }
         let sandbox = match self.shelter(decision) {
             Ok(sandbox) => sandbox,
             Err(why) => return self.waiting(why),
@@ -250,6 +253,7 @@ impl<'a> Case<'a> {
         if let Err((reason, why)) = self.equip(decision, container, &mut spec) {
             return waiting(reason, why);
         }
+        spec.leash_ms = self.leash();
         if let Some(signal) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()) {
             spec.stop_signal = signal;
         }

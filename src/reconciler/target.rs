@@ -43,6 +43,8 @@ pub struct Target {
     pub users: BTreeMap<String, UserRange>,
     /// Pods that have to go, by their uid, and why.
     pub evicted: BTreeMap<String, String>,
+    /// Time since this device surely spoke with a quorum, by its boot clock; `None` when not since it booted.
+    pub apart_for: Option<Duration>,
 }
 
 /// What this device knows of a secret.
@@ -175,6 +177,8 @@ pub struct Observed {
     pub volume_failures: BTreeMap<String, String>,
     /// When this device began to end a pod as a whole, by its uid. Kept and lost as `asked` is.
     pub ending: BTreeMap<String, Timestamp>,
+    /// Uids of pods that are ended because this device was cut off. Kept and lost as `asked` is.
+    pub apart: BTreeSet<String>,
     /// Hooks that were begun.
     pub hooks: BTreeMap<(ContainerRef, HookKind), HookRun>,
     /// What probes found so far; lost with a restart of the agent, and then the stored status stands.

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod meta;
 pub mod names;
 pub mod occurrence;
+pub mod partition;
 pub mod patch;
 pub mod priority;
 pub mod quantity;

@@ -24,6 +24,7 @@ mod folder;
 mod follow;
 mod holders;
 mod last_words;
+pub mod leash;
 mod orphan;
 mod pages;
 mod pidfd;

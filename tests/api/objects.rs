@@ -45,6 +45,44 @@ async fn an_object_lives_through_its_verbs() {
     assert_eq!(device.delete(&path).await.status, 404);
 }
 
+/// From 256 KiB on a list is made on another thread.
+#[tokio::test]
+async fn a_large_list_says_what_a_small_one_says() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let fleet = Fleet::new().await;
+    let device = fleet.device("a").await;
+    let filling = "x".repeat(60_000);
+    let map = |number: usize| {
+        let half = if number.is_multiple_of(2) { "even" } else { "odd" };
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"filling": filling},
+            "metadata": {"name": format!("m-{number}"), "labels": {"half": half}}})
+    };
+    let mut made = Vec::new();
+    for number in 0..9 {
+        made.push(device.send("POST", MAPS, &map(number)).await.expect(201));
+    }
+    let list = device.get(MAPS).await.expect(200);
+    let strip = |mut object: serde_json::Value| {
+        let fields = object.as_object_mut().unwrap();
+        fields.remove("kind");
+        fields.remove("apiVersion");
+        object
+    };
+    let items: Vec<_> = list["items"].as_array().unwrap().iter().cloned().map(strip).collect();
+    assert_eq!(items, made.iter().cloned().map(strip).collect::<Vec<_>>());
+    assert_eq!(list["metadata"]["resourceVersion"], made[8]["metadata"]["resourceVersion"]);
+
+    let odd = device.get(&format!("{MAPS}?labelSelector=half%3Dodd")).await.expect(200);
+    let names: Vec<_> = odd["items"].as_array().unwrap().iter().map(|map| map["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["m-1", "m-3", "m-5", "m-7"]);
+    let one = device.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm-4")).await.expect(200);
+    assert_eq!(one["items"].as_array().unwrap().len(), 1);
+    assert_eq!(device.get(&format!("{MAPS}?labelSelector=%21%21")).await.status, 400);
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = device.ask("GET", MAPS, &table, b"").await.expect(200);
+    assert_eq!((&table["kind"], table["rows"].as_array().unwrap().len()), (&json!("Table"), 9));
+}
+
 #[tokio::test]
 async fn mistakes_are_refused_with_their_fields() {
     let fleet = Fleet::new().await;

@@ -122,6 +122,44 @@ fn a_shell_outlives_the_agent_of_its_device() {
 }
 
 #[test]
+fn a_device_is_looked_at_where_its_settings_allow_it() {
+    let allowed = ["host_paths=[\"/\"]", "security.allow_host_pid=true", "security.allow_host_ipc=true"];
+    let fleet = Fleet::up_with("t-debug-node", 2, &allowed);
+    fleet.load_hello();
+    let agent = fleet.pid("d2");
+    for client in Client::all(&fleet) {
+        let script = format!("cat /proc/{agent}/comm; ls /host/var/lib/kith-dev/t-debug-node; read x; echo got-$x");
+        let args = ["debug", "node/d2", "--image=hello:1", "-i", "--", "/bin/sh", "-c", &script];
+        // The folder is listed after the program's name.
+        let said = talk(&fleet, &client, &args, &[("d2\n", "word\n")], false);
+        let shown = text(&said.stdout);
+        assert!(shown.contains("kith\n") && shown.contains("got-word"), "{}: {said:?}", client.name);
+        // `kith` takes away what it made. kubectl leaves that to its user, as with any Kubernetes.
+        if client.name == "kith" {
+            wait_for("the pod to go", || fleet.pods("d1").is_empty().then_some(()));
+        } else {
+            let name = crate::harness::name(&fleet.pods("d1")[0]).to_owned();
+            client.done(&fleet, &["delete", "pod", &name]);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_does_not_allow_it_is_not_looked_at_and_says_which_setting_it_needs() {
+    let fleet = Fleet::up("t-debug-not", 1);
+    fleet.load_hello();
+    let kith = Client::all(&fleet).remove(0);
+    let args = ["debug", "node/d1", "--image=hello:1", "-i", "--", "/bin/sh"];
+    let said = talk(&fleet, &kith, &args, &[], false);
+    assert_eq!(said.status.code(), Some(3), "{said:?}");
+    let told = text(&said.stderr);
+    assert!(told.contains("allow_host_pid = true") && told.contains("host_paths = [\"/\"]"), "{told}");
+    wait_for("the pod to go", || fleet.pods("d1").is_empty().then_some(()));
+    let unknown = talk(&fleet, &kith, &["debug", "node/d9", "--image=hello:1", "-i"], &[], false);
+    assert!(!unknown.status.success() && text(&unknown.stderr).contains("d9"), "{unknown:?}");
+}
+
+#[test]
 fn a_running_pod_is_looked_at_from_another_container() {
     let fleet = Fleet::up("t-debug", 2);
     fleet.load_hello();

@@ -41,6 +41,46 @@ fn runs(pod: &Value) -> bool {
     pod["status"]["containerStatuses"][0]["state"]["running"].is_object()
 }
 
+#[test]
+fn a_static_pod_that_writes_too_much_is_evicted_and_its_mirror_tells() {
+    let fleet = Fleet::up("t-evict-static", 3);
+    fleet.load_hello();
+    let folder = fleet.file("d1", "manifests");
+    std::fs::create_dir_all(&folder).unwrap();
+    let script = "while [ ! -e /v/now ]; do sleep 0.2; done; dd if=/dev/zero of=/v/x bs=64k count=64; sleep 1000";
+    let volumes = json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]});
+    let mut object = pod("fixed", script, &volumes);
+    object["spec"].as_object_mut().unwrap().remove("nodeName");
+    let file = folder.join("fixed.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    wait_for("the static pod to run", || runs(&found(&fleet, "fixed-d1")).then_some(()));
+    let before = found(&fleet, "fixed-d1");
+    // Nobody can be told: it ends all the same.
+    fleet.dev(&["cut", "d1"]);
+    let volume = format!("data/pods/{}/volumes/v/now", before["metadata"]["uid"].as_str().unwrap());
+    std::fs::write(fleet.file("d1", &volume), "").unwrap();
+    wait_for("the static pod to end", || fleet.containers("d1").is_empty().then_some(()));
+    fleet.dev(&["heal", "d1"]);
+    assert!(evicted(&fleet, "fixed-d1").contains("EmptyDir volume \"v\" exceeds the limit"));
+    let after = found(&fleet, "fixed-d1");
+    // The mirror is the one that stood for it: the pod's own uid, and the same hash of its file.
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    let hash = |pod: &Value| pod["metadata"]["annotations"]["kubernetes.io/config.hash"].clone();
+    assert!(hash(&after).is_string() && hash(&after) == hash(&before), "{after}");
+    // It stays as it is, also for the next agent, until its file changes.
+    fleet.dev(&["kill", "d1"]);
+    fleet.dev(&["start", "d1"]);
+    wait_for("the agent to answer", || fleet.leader("d1"));
+    assert_eq!(
+        (found(&fleet, "fixed-d1")["status"]["reason"].clone(), fleet.containers("d1").len()),
+        (json!("Evicted"), 0)
+    );
+    object["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", "sleep 2000"]);
+    std::fs::write(&file, object.to_string()).unwrap();
+    wait_for("another to run in its place", || runs(&found(&fleet, "fixed-d1")).then_some(()));
+    assert_ne!(found(&fleet, "fixed-d1")["metadata"]["uid"], before["metadata"]["uid"]);
+}
+
 /// Waits until a pod is evicted, and for the event about it; returns why.
 fn evicted(fleet: &Fleet, name: &str) -> String {
     let pod = wait_for(&format!("{name} to be evicted"), || {

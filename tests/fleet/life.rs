@@ -345,6 +345,14 @@ fn a_device_without_a_fleet_runs_its_static_pods() {
     wait_for("the static pod to run", || (alone.pids().len() == 1).then_some(()));
     std::fs::remove_file(at("manifests/fixed.json")).unwrap();
     wait_for("the static pod to end", || alone.pids().is_empty().then_some(()));
+
+    // Outside of a fleet, too, nobody takes more of the disk than it may.
+    let command = json!(["/bin/sh", "-c", "dd if=/dev/zero of=/v/x bs=64k count=64; sleep 1000"]);
+    let greedy = json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}], "containers": [
+        {"name": "c", "image": "hello:1", "command": command, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
+    std::fs::write(at("manifests/greedy.json"), pod_of("greedy", &greedy).to_string()).unwrap();
+    wait_for("the greedy pod to run", || (alone.pids().len() == 1).then_some(()));
+    wait_for("the greedy pod to be evicted", || alone.pids().is_empty().then_some(()));
 }
 
 /// Has the agent killed at each of these points, while another pod is made or deleted beside one that

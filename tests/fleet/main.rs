@@ -7,6 +7,7 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
+mod apart;
 mod attach;
 mod blobs;
 mod clients;

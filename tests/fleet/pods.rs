@@ -183,6 +183,36 @@ fn logs_are_followed_across_a_restart_from_another_device() {
         .unwrap();
     let text = String::from_utf8_lossy(&follow.stdout).into_owned();
     assert!(text.contains("line 0") && text.contains("line 19"), "{text}{}", String::from_utf8_lossy(&follow.stderr));
+
+    // Many pods by label, wherever they run, and with several containers.
+    for (name, device) in [("first", "d1"), ("second", "d2")] {
+        let mut pod = shell(name, &format!("echo {name} one; echo {name} two; sleep 1000"), "Always");
+        pod["metadata"]["labels"] = json!({"choir": "yes"});
+        pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": device});
+        let mut other = pod["spec"]["containers"][0].clone();
+        other["name"] = json!("other");
+        other["command"] = json!(["/bin/sh", "-c", format!("echo {name} beside; sleep 1000")]);
+        pod["spec"]["containers"].as_array_mut().unwrap().push(other);
+        create(&fleet, PODS, &pod);
+        wait_status(&fleet, name, "running", |status| status["state"]["running"].is_object());
+    }
+    let args = ["logs", "-l", "choir=yes", "--all-containers", "--prefix"];
+    let said = wait_for("all of them to have spoken", || {
+        let said = fleet.kith("d1", &args);
+        (said.lines().count() == 6).then_some(said)
+    });
+    for (pod, container, line) in
+        [("first", "c", "first two"), ("second", "c", "second one"), ("second", "other", "beside")]
+    {
+        let found = said.lines().any(|all| all.contains(pod) && all.contains(container) && all.ends_with(line));
+        assert!(found, "{pod} {container} {line} in {said}");
+    }
+    let last = fleet.kith("d2", &["logs", "-l", "choir=yes", "-c", "c", "--tail", "1"]);
+    let mut lines: Vec<&str> = last.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["[first/c] first two", "[second/c] second two"]);
+    assert_eq!(fleet.kith("d1", &["logs", "second", "-c", "c", "--since-time", "2100-01-01T00:00:00Z"]), "");
+    assert_eq!(fleet.kith("d1", &["logs", "second", "-c", "c", "--since", "1h"]), "second one\nsecond two\n");
 }
 
 #[test]

@@ -68,6 +68,33 @@ fn a_device_allows_what_its_settings_say_and_names_them_otherwise() {
     runs(&fleet, "users");
     wait_for("its ids are told", || fleet.kith("d1", &["logs", "users"]).contains("1073741824").then_some(()));
 
+    // Its root has power over the pod's own network, where it has the capability, and over no other.
+    let changes = json!({"command": ["/bin/sh", "-c", "ifconfig lo 127.0.0.7 && ifconfig lo | grep 127.0.0.7; \
+        echo did; sleep 1000"]});
+    let mut powerful = changes.clone();
+    powerful["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN"]}});
+    for (name, network, container, power) in [
+        ("own-power", false, &powerful, true),
+        ("own-none", false, &changes, false),
+        ("devices-power", true, &powerful, false),
+    ] {
+        create(&fleet, name, &json!({"hostUsers": false, "hostNetwork": network}), container);
+        runs(&fleet, name);
+        let said = wait_for(&format!("{name} to say what it could do"), || {
+            let said = fleet.kith("d1", &["logs", name]);
+            said.contains("did").then_some(said)
+        });
+        assert_eq!(said.contains("addr:127.0.0.7"), power, "{name}: {said}");
+    }
+    // Containers of one pod have the same users.
+    let pid = |name: &str| {
+        let uid = pod(&fleet, name)["metadata"]["uid"].as_str().unwrap().to_owned();
+        let all = fleet.containers("d1");
+        all.iter().find(|(id, _, _)| id.starts_with(&uid)).map(|(_, pid, _)| *pid).unwrap()
+    };
+    let shared = std::fs::read_link(format!("/proc/{}/ns/user", pid("own-power"))).unwrap();
+    assert_ne!(shared, std::fs::read_link(format!("/proc/{}/ns/user", pid("own-none"))).unwrap());
+
     // One device, and two pods that want it.
     let node = fleet.get("d1", "/api/v1/nodes/d1");
     assert_eq!(node["status"]["allocatable"]["kith.dev/loop"], "1", "{node}");
@@ -104,4 +131,41 @@ fn who_writes_too_much_is_evicted_and_told_why() {
     });
     assert!(fleet.kith("d1", &["get", "events"]).contains("Evicted"));
     runs(&fleet, "quiet");
+}
+
+/// Adds or removes a loop device, as plugging in and pulling out do: the kernel makes the node, and tells.
+fn loop_device(number: u32, there: bool) -> bool {
+    let request = if there { "0x4C80" } else { "0x4C81" };
+    let open = "os.open('/dev/loop-control', os.O_RDWR)";
+    let script = format!("import fcntl, os; fcntl.ioctl({open}, {request}, {number})");
+    let output = std::process::Command::new("python3").args(["-c", &script]).output();
+    output.expect("install it first: apt-get install python3").status.success()
+}
+
+#[test]
+fn a_device_is_given_when_it_is_plugged_in_and_told_when_it_is_gone() {
+    const NUMBER: u32 = 1377;
+    loop_device(NUMBER, false);
+    let rule = format!("devices=[{{resource=\"kith.dev/disk\",paths=[\"/dev/loop{NUMBER}\"]}}]");
+    let fleet = Fleet::up_with("t-plug", 1, &[&rule]);
+    fleet.load_hello();
+    let offered = || fleet.get("d1", "/api/v1/nodes/d1")["status"]["allocatable"]["kith.dev/disk"].clone();
+    let script = format!("ls -l /dev; dd if=/dev/loop{NUMBER} count=0 && echo opened; sleep 1000");
+    let container = json!({"resources": {"limits": {"kith.dev/disk": 1}}, "command": ["/bin/sh", "-c", script]});
+    create(&fleet, "wants", &json!({}), &container);
+    wait_for("the pod to wait for it", || {
+        let conditions = pod(&fleet, "wants")["status"]["conditions"].clone();
+        let all = conditions.as_array()?.iter();
+        all.into_iter().any(|one| one["message"].as_str().unwrap_or("").contains("kith.dev/disk")).then_some(())
+    });
+    assert!(loop_device(NUMBER, true), "this kernel has loop devices");
+    wait_for("the device to be offered", || (offered() == "1").then_some(()));
+    runs(&fleet, "wants");
+    wait_for("the pod to have it", || fleet.kith("d1", &["logs", "wants"]).contains("opened").then_some(()));
+
+    assert!(loop_device(NUMBER, false), "nobody holds it open");
+    wait_for("the device not to be offered", || (offered() != "1").then_some(()));
+    wait_for("the event", || fleet.kith("d1", &["get", "events"]).contains("DeviceGone").then_some(()));
+    // What runs goes on; what starts again waits.
+    runs(&fleet, "wants");
 }

@@ -215,3 +215,35 @@ async fn leftovers_without_an_owner_are_swept() {
     shims.stop(&spec.reference, StopSignal::Kill).await.unwrap();
     bench.clear(&shims).await;
 }
+
+#[tokio::test]
+async fn a_shim_ends_its_container_when_the_contact_of_the_device_is_too_old() {
+    use kith::runtime::leash;
+
+    let bench = Bench::new();
+    let shims = bench.open();
+    let noted = leash::since_boot();
+    leash::note(&bench.path().join("run").join(leash::CONTACT), &leash::boot(), noted).unwrap();
+    let sleeper = |name: &str, leash_ms| {
+        let mut spec = Bench::spec(name, &["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1000; done"]);
+        spec.leash_ms = leash_ms;
+        spec
+    };
+    let length = Duration::from_secs(4);
+    let (short, orphan) = (sleeper("short", Some(4000)), sleeper("short-orphan", Some(4000)));
+    let others = [sleeper("long", Some(3_600_000)), sleeper("none", None)];
+    for spec in [&short, &orphan].into_iter().chain(&others) {
+        shims.start(spec.clone(), bench.layers()).await.unwrap();
+    }
+    // A waiter that takes over keeps to it as well.
+    kill(Pid::from_raw(bench.shim_pid(&orphan)), Signal::SIGKILL).unwrap();
+    for spec in [&short, &orphan] {
+        let exit = bench.exit(&shims, spec).await;
+        assert!(leash::since_boot() >= noted + length, "too early");
+        assert!(exit.code == 137 || exit.code == 255, "{exit:?}");
+    }
+    for spec in &others {
+        assert!(matches!(bench.state(&shims, spec).await, ContainerState::Running { .. }), "{spec:?}");
+    }
+    bench.clear(&shims).await;
+}

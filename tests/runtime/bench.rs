@@ -84,6 +84,7 @@ impl Bench {
             devices: Vec::new(),
             last_words: None,
             console: Console::default(),
+            leash_ms: None,
         }
     }
 

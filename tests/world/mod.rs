@@ -42,11 +42,15 @@ struct World {
     devices: BTreeMap<String, Device>,
     now: Timestamp,
     leads_since: Timestamp,
+    /// Workloads of which never more than one copy may run.
+    single: BTreeSet<String>,
 }
 
 struct Device {
     connected: bool,
     heard: Option<Timestamp>,
+    /// When it last spoke with a quorum, as it knows itself.
+    spoke: Option<Timestamp>,
     stubborn: bool,
     images: BTreeSet<String>,
     pods: Vec<TargetPod>,
@@ -63,6 +67,7 @@ impl World {
             devices: BTreeMap::new(),
             now,
             leads_since: Timestamp(now.0 - 3_600_000),
+            single: BTreeSet::new(),
         };
         world.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "uid": "ns"}}));
         world
@@ -87,7 +92,10 @@ impl World {
             ["cut", name] => self.device(name).connected = false,
             ["heal", name] => self.device(name).connected = true,
             ["remove", name] => drop(self.store.fleet.members.remove(*name)),
-            ["reboot", name] => self.device(name).observed = Observed::default(),
+            ["reboot", name] => {
+                let device = self.device(name);
+                (device.observed, device.spoke) = (Observed::default(), None);
+            }
             ["forget", name] => {
                 let observed = &mut self.device(name).observed;
                 let Observed { containers, sandboxes, .. } = std::mem::take(observed);
@@ -122,6 +130,7 @@ impl World {
         let device = Device {
             connected: true,
             heard: None,
+            spoke: None,
             stubborn: false,
             images,
             pods: Vec::new(),
@@ -139,6 +148,8 @@ impl World {
         let mut container = json!({"name": name, "image": "web:1"});
         let mut init = Vec::new();
         let mut grace = 30;
+        let mut annotations = json!(null);
+        let mut strategy = json!(null);
         for option in options {
             match option.split_once('=').unwrap() {
                 ("image", image) => container["image"] = json!(image),
@@ -146,14 +157,20 @@ impl World {
                 ("grace", seconds) => grace = seconds.parse().unwrap(),
                 ("init", name) => init.push(json!({"name": name, "image": "web:1"})),
                 ("side", name) => init.push(json!({"name": name, "image": "web:1", "restartPolicy": "Always"})),
+                ("lost-after", span) => annotations["kith.dev/lost-after"] = json!(span),
+                ("stop-after", span) => {
+                    annotations["kith.dev/on-partition"] = json!(format!("stop-after={span}"));
+                    strategy = json!({"type": "Recreate"});
+                    self.single.insert((*name).to_owned());
+                }
                 ("probe", "ready") => container["readinessProbe"] = json!({"tcpSocket": {"port": 80}}),
                 other => panic!("unknown option {other:?}"),
             }
         }
         self.put(&json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": name, "namespace": "default", "uid": format!("deployment-{name}"), "generation": 1},
-            "spec": {"replicas": size, "selector": {"matchLabels": {"app": name}},
-                "template": {"metadata": {"labels": {"app": name}},
+            "spec": {"replicas": size, "strategy": strategy, "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}, "annotations": annotations},
                     "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": grace,
                         "initContainers": init, "containers": [container]}}}}));
     }
@@ -244,6 +261,7 @@ impl World {
         for (name, device) in &mut self.devices {
             if device.connected {
                 device.heard = Some(self.now);
+                device.spoke = Some(self.now);
                 let bound =
                     self.store.fleet.pods.values().filter(|pod| {
                         pod.object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(name)
@@ -252,7 +270,7 @@ impl World {
             }
             match device.heard {
                 Some(at) => {
-                    let liveness = Liveness { silent_for: self.now.since(at) };
+                    let liveness = Liveness { silent_for: self.now.since(at), asked_for: Some(self.now.since(at)) };
                     self.store.fleet.liveness.insert(name.clone(), liveness);
                 }
                 None => drop(self.store.fleet.liveness.remove(name)),
@@ -263,13 +281,23 @@ impl World {
     fn devices_act(&mut self) -> (bool, Option<Timestamp>) {
         let (mut acted, mut wake) = (false, None);
         for (name, device) in &mut self.devices {
-            let target = device.target(name);
+            let target = device.target(name, self.now);
             let decision = diff(&target, &device.observed, self.now);
             assert_eq!(decision, diff(&target, &device.observed, self.now), "the same question, another answer");
             wake = [wake, decision.wake_at].into_iter().flatten().min();
+            device.observed.ending.retain(|uid, _| decision.ending.contains(uid));
+            for uid in decision.ending {
+                device.observed.ending.entry(uid).or_insert(self.now);
+            }
+            device.observed.apart = decision.apart;
             for action in decision.actions {
                 acted |= device.execute(&mut self.store, action, self.now);
             }
+        }
+        for name in &self.single {
+            let all = self.devices.values().flat_map(|device| &device.observed.containers);
+            let running = all.filter(|own| is_running(own) && own.reference.container == *name).count();
+            assert!(running <= 1, "{running} copies of {name} run at once");
         }
         (acted, wake)
     }
@@ -363,7 +391,7 @@ fn exit(container: &mut ObservedContainer, code: i32, now: Timestamp) {
 }
 
 impl Device {
-    fn target(&self, name: &str) -> Target {
+    fn target(&self, name: &str, now: Timestamp) -> Target {
         let named = self.pods.iter().flat_map(|pod| kith::reconciler::images_needed(&pod.pod));
         let images = named.map(|image| {
             let config = ImageConfig { entrypoint: vec!["/httpd".into()], ..ImageConfig::default() };
@@ -376,6 +404,7 @@ impl Device {
             images: images.collect(),
             pods: self.pods.clone(),
             pulls: self.pulls.clone(),
+            apart_for: self.spoke.map(|at| now.since(at)),
             ..Target::default()
         }
     }
@@ -440,6 +469,7 @@ impl Device {
                     network: Namespace::Host,
                     ipc: Namespace::Own,
                     uts: Namespace::Own,
+                    users: None,
                 };
                 observed.sandboxes.push(ObservedSandbox { pod: spec.pod, state: SandboxState::Ready(ready) });
                 true

@@ -25,6 +25,8 @@ pub(crate) struct Life<'a> {
     /// Which container, and whether it is talked to; else its log is printed.
     pub(crate) how: &'a How,
     pub(crate) client: &'a Client,
+    /// Whether a device that does not allow what the pod asks for ends it, rather than waits to be changed.
+    pub(crate) impatient: bool,
 }
 
 impl Life<'_> {
@@ -69,12 +71,16 @@ impl Life<'_> {
             if state["running"].is_object() || state["terminated"].is_object() {
                 return Ok(());
             }
+            let why = state["waiting"]["message"].as_str().unwrap_or_default();
+            if self.impatient && why.contains("agent.toml") {
+                return Err(Failure::new(Code::Refused, format!("start pod {}: {why}", name_of(self.pod))));
+            }
             let usual = ["ContainerCreating", "PodInitializing"];
             if let Some(reason) = state["waiting"]["reason"].as_str().filter(|reason| !usual.contains(reason))
                 && reason != said
             {
                 reason.clone_into(&mut said);
-                note!("waiting: {reason} {}", state["waiting"]["message"].as_str().unwrap_or_default());
+                note!("waiting: {reason} {why}");
             }
             tokio::time::sleep(PAUSE).await;
         }

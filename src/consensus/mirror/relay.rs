@@ -19,6 +19,11 @@ impl Engine {
         (self.is_mirror() && Some(upstream) != leader).then_some(upstream)
     }
 
+    /// As a mirror: polls at once.
+    pub(in crate::consensus) fn hurry(&self) {
+        self.inner.mirroring.hurry.notify_one();
+    }
+
     /// As a mirror: offers transactions through the upstream. `None` when that does not work.
     pub(in crate::consensus) async fn offer_above(
         &self,

@@ -11,6 +11,7 @@ mod namespaces;
 mod record;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,14 +1,16 @@
 //! The namespaces of a sandbox: made on a thread that then ends, and held by mounts. No process
-//! waits in them: an empty pod costs no memory of one.
+//! waits in them: an empty pod costs no memory of one. Those of a pod with users of its own are made by a
+//! child instead ([`super::users`]).
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
-use super::record::{IPC, NET, UTS};
+use super::record::{IPC, NET, USER, UTS};
+use super::users::Maker;
 use crate::network::{NetworkError, failed};
 use crate::reconciler::sandbox::SandboxSpec;
 
@@ -35,15 +37,30 @@ pub(super) fn make(
                 _ => CloneFlags::CLONE_NEWUTS,
             }
     });
+    let own = kinds.into_iter().filter(|(own, _)| *own).map(|(_, name)| name);
+    let names: Vec<&str> = own.chain(spec.users.map(|_| USER)).collect();
     let work = || {
-        unshare(flags).map_err(|error| failed("make the namespaces", &error))?;
-        for (_, name) in kinds.into_iter().filter(|(own, _)| *own) {
+        let mut maker = None;
+        if let Some(range) = spec.users {
+            let made = Maker::begin(range, flags).map_err(|error| failed("make the pod's namespaces", &error))?;
+            maker = Some(made);
+        } else {
+            unshare(flags).map_err(|error| failed("make the namespaces", &error))?;
+        }
+        for name in names {
             let path = folder.join(name);
             fs::File::create(&path).map_err(|error| failed(format!("make {}", path.display()), &error))?;
-            let source = format!("/proc/thread-self/ns/{name}");
-            mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            let made = maker.as_ref().map(|maker| maker.namespace(name));
+            let source = made.unwrap_or_else(|| format!("/proc/thread-self/ns/{name}").into());
+            mount(Some(&source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
                 .map_err(|error| failed(format!("mount {}", path.display()), &error))?;
+            // The device's root has power over them from outside too. Its own users it keeps.
+            if maker.is_some() && name != USER {
+                let entered = fs::File::open(&path).and_then(|file| Ok(setns(file, CloneFlags::empty())?));
+                entered.map_err(|error| failed(format!("enter {}", path.display()), &error))?;
+            }
         }
+        drop(maker);
         nix::unistd::sethostname(&spec.hostname).map_err(|error| failed("set the host name", &error))?;
         settle(spec)?;
         inside()

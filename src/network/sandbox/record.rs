@@ -15,9 +15,10 @@ use crate::reconciler::sandbox::{ObservedSandbox, ReadySandbox, SandboxSpec, San
 pub(super) const NET: &str = "net";
 pub(super) const IPC: &str = "ipc";
 pub(super) const UTS: &str = "uts";
+pub(super) const USER: &str = "user";
 
 /// What is mounted in a sandbox's folder, as far as it is the pod's own.
-const MOUNTS: [&str; 4] = [NET, IPC, UTS, "shm"];
+const MOUNTS: [&str; 5] = [NET, IPC, UTS, USER, "shm"];
 
 /// What is known of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,7 @@ impl Record {
             network: if spec.own_network { at(NET) } else { Namespace::Host },
             ipc: if spec.host_ipc { Namespace::Host } else { at(IPC) },
             uts: at(UTS),
+            users: spec.users.map(|_| folder.join(USER)),
         };
         ObservedSandbox { pod: spec.pod.clone(), state: SandboxState::Ready(ready) }
     }
@@ -61,6 +63,7 @@ impl Record {
         let wanted = MOUNTS.into_iter().filter(|name| match *name {
             NET => self.spec.own_network,
             UTS => true,
+            USER => self.spec.users.is_some(),
             _ => !self.spec.host_ipc,
         });
         wanted.into_iter().all(|name| is_mounted(folder, &folder.join(name)))

@@ -3,6 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::reconciler::container::UserRange;
 use crate::reconciler::sandbox::{Protocol, PublishedPort, Resolver};
 
 /// Runs a test on a thread with a network namespace of its own.
@@ -30,6 +31,7 @@ fn spec(uid: &str, host_port: u16) -> SandboxSpec {
         resolver: Resolver { as_device: true, ..Resolver::default() },
         ports: vec![tcp],
         sysctls: vec![("net.ipv4.ip_local_port_range".into(), "20000 21000".into())],
+        users: None,
     }
 }
 
@@ -76,6 +78,95 @@ fn a_sandbox_is_made_found_again_and_removed() {
         assert!(removed.iter().any(|what| what.contains("kith0")), "{removed:?}");
         assert_eq!((rules::count().unwrap(), PodNetwork::exists()), (0, false));
         assert!(!run_dir.join("pods").exists());
+    });
+}
+
+/// The user namespace that has power over a namespace, as the number of its file.
+#[expect(unsafe_code, reason = "NS_GET_USERNS has no safe wrapper")]
+fn owner(namespace: &Path) -> u64 {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    const NS_GET_USERNS: nix::libc::Ioctl = 0xb701;
+    let file = fs::File::open(namespace).unwrap();
+    // SAFETY: an open namespace; the result is checked, and is a descriptor of ours alone.
+    let owner = unsafe {
+        let owner = nix::libc::ioctl(file.as_raw_fd(), NS_GET_USERNS);
+        assert!(owner >= 0, "{}: {}", namespace.display(), io::Error::last_os_error());
+        fs::File::from(OwnedFd::from_raw_fd(owner))
+    };
+    owner.metadata().unwrap().ino()
+}
+
+#[test]
+fn the_namespaces_of_a_pod_with_users_of_its_own_belong_to_its_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().canonicalize().unwrap();
+    on_a_device(move || {
+        let range = UserRange { first: 1_100_000_000, count: 65_536 };
+        let first = Sandboxes::open(&config(&run_dir)).unwrap();
+        first.0.make(SandboxSpec { users: Some(range), ..spec("a", 8080) }).unwrap();
+        first.0.make(spec("b", 8081)).unwrap();
+        assert_eq!(leftovers(&run_dir), (9, 2));
+        let folder = first.list()[0].ready().unwrap().folder.clone();
+        assert_eq!(first.list()[0].ready().unwrap().users, Some(folder.join("user")));
+        assert_eq!(first.list()[1].ready().unwrap().users, None);
+        let (own, devices) = (fs::metadata(folder.join("user")).unwrap().ino(), owner(Path::new("/proc/self/ns/net")));
+        assert_ne!(own, devices);
+        for name in ["net", "ipc", "uts"] {
+            assert_eq!(owner(&folder.join(name)), own, "{name}");
+            assert_eq!(owner(&first.list()[1].ready().unwrap().folder.join(name)), devices, "{name}");
+        }
+        // It is connected and set up as any other: by the device, from outside.
+        let setting = |name: &str| {
+            let read = || {
+                nix::sched::setns(fs::File::open(folder.join("net")).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+                fs::read_to_string(name).unwrap()
+            };
+            std::thread::scope(|scope| scope.spawn(read).join().unwrap())
+        };
+        assert!(setting("/proc/thread-self/net/dev").contains("eth0"));
+        let range_of = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(range_of(setting("/proc/sys/net/ipv4/ip_local_port_range")), ["20000", "21000"]);
+        assert_eq!(range_of(setting("/proc/sys/net/ipv4/ping_group_range")), ["0", "2147483647"]);
+        drop(first);
+        let second = Sandboxes::open(&config(&run_dir)).unwrap();
+        assert_eq!(second.list().len(), 2);
+        drop(second);
+        nix::mount::umount(&folder.join("user")).unwrap();
+        let third = Sandboxes::open(&config(&run_dir)).unwrap();
+        assert_eq!(third.list().len(), 1, "one without its users is no sandbox");
+        let nobody = UserRange { first: 0, count: 65_536 };
+        let refused = third.0.make(SandboxSpec { users: Some(nobody), ..spec("c", 8082) }).unwrap_err();
+        assert_eq!(refused.to_string(), "make the pod's namespaces: a user namespace needs ids of its own");
+        third.0.remove("b").unwrap();
+        assert_eq!(leftovers(&run_dir), (0, 0));
+    });
+}
+
+#[test]
+fn pods_with_users_of_their_own_begin_together_and_no_maker_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().canonicalize().unwrap();
+    on_a_device(move || {
+        let all =
+            Sandboxes::open(&SandboxesConfig { run_dir: run_dir.clone(), range: "10.42.1.0/24".parse().unwrap() });
+        let all = all.unwrap();
+        let make = |number: u16| {
+            let range = UserRange { first: 1_100_000_000 + u32::from(number) * 65_536, count: 65_536 };
+            all.0.make(SandboxSpec { users: Some(range), ..spec(&format!("p{number}"), 8000 + number) }).map(drop)
+        };
+        let made = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8).map(|number| scope.spawn(move || make(number))).collect();
+            makers
+                .into_iter()
+                .map(|maker| maker.join().unwrap().map_err(|e| e.to_string()))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        assert_eq!(made, Ok(vec![(); 8]));
+        let owners: std::collections::BTreeSet<u64> =
+            all.list().iter().map(|found| owner(&found.ready().unwrap().folder.join("net"))).collect();
+        assert_eq!(owners.len(), 8);
+        (0..8).for_each(|number| all.0.remove(&format!("p{number}")).unwrap());
+        assert_eq!(leftovers(&run_dir), (0, 0));
     });
 }
 

@@ -59,11 +59,11 @@ fn bare_and_pinned_pods_stay_with_a_lost_device() {
 fn lost_after_of_a_pod_overrides_the_fleets() {
     let mut stage = Stage::with_nodes(&["a", "b"]);
     let mut patient = template("web:1");
-    patient["metadata"]["annotations"] = json!({LOST_AFTER: "5m", ON_PARTITION: "stop-after=1m"});
+    patient["metadata"]["annotations"] = json!({"kith.dev/lost-after": "5m", "kith.dev/on-partition": "stop"});
     stage.put(&deployment(2, &patient));
     let report = stage.settle().report;
     assert!(
-        report.iter().any(|note| note.reason == Reason::NotHonoured && note.text.contains("stop-after")),
+        report.iter().any(|note| note.reason == Reason::NotHonoured && note.text.contains("on-partition")),
         "{report:?}"
     );
     stage.silence("b", 60);
@@ -72,6 +72,40 @@ fn lost_after_of_a_pod_overrides_the_fleets() {
     stage.silence("b", 300);
     stage.settle();
     assert_eq!(stage.spread(), "a:2");
+}
+
+#[test]
+fn what_must_not_run_twice_is_replaced_once_its_end_is_sure() {
+    let mut stage = Stage::with_nodes(&["a", "b"]);
+    let mut single = template("web:1");
+    single["metadata"]["annotations"] = json!({"kith.dev/on-partition": "stop-after=1m"});
+    stage.put(&deployment(2, &single));
+    stage.settle();
+    let part = |stage: &mut Stage, silent: u64, asked: u64| {
+        let times = (Duration::from_secs(silent), Some(Duration::from_secs(asked)));
+        let liveness = Liveness { silent_for: times.0, asked_for: times.1 };
+        stage.rehearsal.fleet.liveness.insert("b".into(), liveness);
+    };
+    // A minute, its grace of half a minute, what clocks may differ by, and a margin.
+    part(&mut stage, 300, 105);
+    let report = stage.settle().report;
+    assert_eq!(stage.spread(), "a:1 b:1", "it asked not long ago, whatever else is heard of it");
+    assert!(report.iter().any(|note| note.text.contains("nothing takes its place before that is sure")), "{report:?}");
+    part(&mut stage, 5, 300);
+    stage.settle();
+    assert_eq!(stage.spread(), "a:1 b:1", "a device that is heard of is not lost");
+    part(&mut stage, 106, 106);
+    stage.settle();
+    assert_eq!(stage.spread(), "a:2");
+    // It may have been back for a moment before it was told: what it runs then has to end first.
+    stage.put(&deployment(3, &single));
+    part(&mut stage, 300, 3);
+    let pods = stage.pods().len();
+    stage.settle();
+    assert_eq!((stage.spread().as_str(), stage.pods().len()), ("a:2", pods), "one of three may still run");
+    stage.hear("b");
+    stage.settle();
+    assert_eq!(stage.spread().replace("a:1 b:2", "a:2 b:1"), "a:2 b:1");
 }
 
 #[test]

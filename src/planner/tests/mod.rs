@@ -60,12 +60,12 @@ impl Stage {
     }
 
     fn hear(&mut self, name: &str) {
-        let heard = Liveness { silent_for: Duration::from_millis(100) };
+        let heard = Liveness { silent_for: Duration::from_millis(100), asked_for: None };
         self.rehearsal.fleet.liveness.insert(name.to_owned(), heard);
     }
 
     fn silence(&mut self, name: &str, seconds: u64) {
-        let silent = Liveness { silent_for: Duration::from_secs(seconds) };
+        let silent = Liveness { silent_for: Duration::from_secs(seconds), asked_for: None };
         self.rehearsal.fleet.liveness.insert(name.to_owned(), silent);
     }
 

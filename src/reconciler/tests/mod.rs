@@ -164,6 +164,7 @@ fn shelter(address: Option<std::net::IpAddr>) -> ObservedSandbox {
         ipc: own("ipc"),
         uts: own("uts"),
         address,
+        users: None,
     };
     ObservedSandbox { pod: web_ref(), state: SandboxState::Ready(ready) }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use update::{extended, update};
 
 use super::kind::Kind;
-use super::{meta, names};
+use super::{meta, names, partition};
 
 /// Something wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,10 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     metadata(kind, object, &mut errors);
     match kind.kind {
-        "Pod" => pod::spec(object.get("spec").unwrap_or(&Value::Null), "spec", &mut errors),
+        "Pod" => {
+            contract(object.pointer("/metadata/annotations"), "metadata.annotations", &mut errors);
+            pod::spec(object.get("spec").unwrap_or(&Value::Null), "spec", &mut errors);
+        }
         "Deployment" => workload::deployment(object, &mut errors),
         "ReplicaSet" => workload::replica_set(object, &mut errors),
         "ConfigMap" => workload::config_map(object, &mut errors),
@@ -189,6 +192,19 @@ fn labels(map: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
         if let Err(detail) = names::label_value(value.as_str().unwrap_or_default()) {
             errors.push(FieldError::invalid(path, value, &detail));
         }
+    }
+}
+
+/// The partition contract in the annotations of a pod or of its template.
+fn contract(map: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+    let all = entries(map).filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let readings = [
+        (partition::ON_PARTITION, partition::stop_after(Some(&all)).err()),
+        (partition::LOST_AFTER, partition::lost_after(Some(&all)).err()),
+    ];
+    for (name, detail) in readings.into_iter().filter_map(|(name, detail)| Some((name, detail?))) {
+        let said = Value::from(all.get(name).map(String::as_str).unwrap_or_default());
+        errors.push(FieldError::invalid(format!("{path}[{name}]"), &said, &detail));
     }
 }
 

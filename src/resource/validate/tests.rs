@@ -24,6 +24,34 @@ fn a_plain_pod_passes() {
 }
 
 #[test]
+fn a_partition_contract_that_can_not_be_read_is_refused() {
+    let of = |annotations: Value| {
+        let mut pod = pod(&json!({"containers": [{"name": "a", "image": "web:1"}]}));
+        pod["metadata"]["annotations"] = annotations.clone();
+        let found = object(&kind::POD, &pod).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let template = json!({"metadata": {"labels": {"app": "a"}, "annotations": annotations}, "spec": pod["spec"]});
+        let mut set = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "namespace": "b"},
+            "spec": {"selector": {"matchLabels": {"app": "a"}}, "template": template}});
+        defaults::apply(&kind::DEPLOYMENT, &mut set);
+        let in_template = object(&kind::DEPLOYMENT, &set).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let moved: Vec<String> = found.iter().map(|text| format!("spec.template.{text}")).collect();
+        assert_eq!(in_template, moved);
+        found
+    };
+    assert_eq!(of(json!({"kith.dev/on-partition": "stop-after=1m30s", "kith.dev/lost-after": "10s"})), [""; 0]);
+    assert_eq!(of(json!({"kith.dev/on-partition": "keep"})), [""; 0]);
+    assert_eq!(
+        of(json!({"kith.dev/on-partition": "stop", "kith.dev/lost-after": "soon"})),
+        [
+            "metadata.annotations[kith.dev/on-partition]: Invalid value: \"stop\": must be keep, or stop-after= and a \
+             duration, such as stop-after=1m30s",
+            "metadata.annotations[kith.dev/lost-after]: Invalid value: \"soon\": must be a duration, such as 30s or 1m30s",
+        ]
+    );
+    assert_eq!(of(json!({"kith.dev/on-partition": "stop-after=1s"})).len(), 1, "a change of leaders takes so long");
+}
+
+#[test]
 fn every_mistake_is_named_at_once() {
     let found = errors_of(&json!({"restartPolicy": "Sometimes", "hostNetwork": true, "subdomain": "a.b",
         "dnsPolicy": "None", "dnsConfig": {"options": [{"name": "ndots", "value": "2 x"}]},

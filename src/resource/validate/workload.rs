@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{FieldError, entries, labels, pod};
+use super::{FieldError, contract, entries, labels, pod};
 use crate::resource::selector::LabelSelector;
 use crate::resource::{meta, names, priority};
 
@@ -107,6 +107,7 @@ fn copies(spec: &Value, errors: &mut Vec<FieldError>) {
         return;
     }
     labels(template.pointer("/metadata/labels"), "spec.template.metadata.labels", errors);
+    contract(template.pointer("/metadata/annotations"), "spec.template.metadata.annotations", errors);
     let pod_spec = template.get("spec").unwrap_or(&empty);
     pod::spec(pod_spec, "spec.template.spec", errors);
     let policy = meta::text_at(pod_spec, "restartPolicy");

@@ -24,6 +24,7 @@ use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::{Timestamp, chain};
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, Order, Progress, wake, write_private};
+use crate::runtime::leash;
 use crate::runtime::pidfd::Identity;
 use crate::runtime::seal;
 use crate::runtime::settle::{CANNOT_RUN, now};
@@ -153,7 +154,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
-    let users = order.spec.namespaces.user.map(Users::make).transpose()?;
+    let users = order.spec.namespaces.user.map(|range| Users::of(range, &order.spec.namespaces)).transpose()?;
     let prepared = rootfs::prepare(folder, order, users.as_ref())?;
     let mut config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
 
@@ -165,6 +166,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     outside.enter()?;
     drop(users);
     reset_oom_score(&oom_score).map_err(at("reset the shim's OOM score"))?;
+    leash::tie(folder, &order.spec).map_err(at("write the container's leash"))?;
     folder.write_progress(&Progress { shim, running: Some((init, started)) }).map_err(at("write state.json"))?;
     let args = waiter::Args {
         folder: folder.path().to_owned(),

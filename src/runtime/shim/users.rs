@@ -29,20 +29,23 @@ use crate::reconciler::container::{DeviceNode, Namespace, Namespaces, UserRange}
 /// nothing else of it is needed once the mount namespace is private.
 const STAGE: &str = "/dev/shm";
 
-/// A container's user namespace, and the place of its mounts.
+/// A container's user namespace, its pod's if it has one, and the place of its mounts.
 pub(super) struct Users {
     namespace: File,
     pub(super) range: UserRange,
 }
 
 impl Users {
-    /// Makes the namespace. Nobody is in it yet.
-    pub(super) fn make(range: UserRange) -> Result<Self, String> {
+    /// The pod's namespace, or a new one that nobody is in yet.
+    pub(super) fn of(range: UserRange, namespaces: &Namespaces) -> Result<Self, String> {
         let at = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
         if range.count == 0 || range.first == 0 {
             return Err("a user namespace needs ids of its own".into());
         }
-        let namespace = namespace(range).map_err(at("make a user namespace"))?;
+        let namespace = match &namespaces.user_at {
+            Some(path) => File::open(path).map_err(at("open the pod's user namespace"))?,
+            None => namespace(range).map_err(at("make a user namespace"))?,
+        };
         fs::create_dir_all(STAGE).map_err(at("make /dev/shm"))?;
         // Device nodes for the container are made here too.
         mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755,size=1m"))
@@ -116,7 +119,7 @@ impl Users {
                 setns(&file, flag).map_err(|error| format!("enter the pod's {name} namespace: {error}"))?;
             }
         }
-        if matches!(namespaces.network, Namespace::At(_)) {
+        if matches!(namespaces.network, Namespace::At(_)) && namespaces.user_at.is_none() {
             // The container's root has no power over a namespace of the device's, ports below 1024 included.
             let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         }

@@ -24,6 +24,7 @@ use crate::reconciler::container::{Console, Exit};
 use crate::resource::Timestamp;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, LogLimits, wake};
+use crate::runtime::leash::Leash;
 use crate::runtime::pages::forget_program;
 use crate::runtime::pidfd::{self, Identity};
 use crate::runtime::settle::now;
@@ -157,7 +158,7 @@ pub(super) fn run(args: &Args, layers: &[OsString]) -> ExitCode {
     // Held for as long as the container lives: whoever clears layers away sees that these are in use.
     let _layers: Vec<File> = layers.iter().filter_map(|layer| hold_layer(layer).ok()).collect();
     let Some(pipes) = Pipes::open(args, &folder) else { return ExitCode::FAILURE };
-    let status = attend(args, pipes);
+    let status = attend(args, pipes, Leash::of(&folder));
     if args.shared {
         // Its pid namespace goes on, and would let them go on.
         let _ = Hierarchies::discover().and_then(|hierarchies| hierarchies.kill(&args.cgroup));
@@ -226,7 +227,7 @@ impl Pipes {
 }
 
 /// Logs until the container's first process ends; returns its wait status, where it can be known.
-fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
+fn attend(args: &Args, mut pipes: Pipes, mut leash: Option<Leash>) -> Option<i32> {
     let mut log = LogFile::new(args.log.clone());
     log.open();
     let mut buffer = vec![0; LINE_MAX];
@@ -243,7 +244,9 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
         if let Some(attach) = &pipes.attach {
             attach.watch(&mut polled);
         }
-        if wait(&mut polled, pause, &mut quiet).is_err() {
+        let end = || drop(Hierarchies::discover().and_then(|hierarchies| hierarchies.kill(&args.cgroup)));
+        let left = leash.as_mut().map(|leash| leash.hold(end));
+        if wait(&mut polled, pause, &mut quiet, left).is_err() {
             continue;
         }
         if polled[0].any().unwrap_or(false) {
@@ -267,10 +270,15 @@ fn attend(args: &Args, mut pipes: Pipes) -> Option<i32> {
 }
 
 /// Waits for what there is to do. Where nothing comes for as long as `quiet` says, first gives back what
-/// the last work has touched: it is most of what a waiter would keep.
-fn wait(polled: &mut [PollFd<'_>], pause: Option<Duration>, quiet: &mut Option<Duration>) -> nix::Result<()> {
+/// the last work has touched: it is most of what a waiter would keep. It waits for no longer than is `left`.
+fn wait(
+    polled: &mut [PollFd<'_>],
+    pause: Option<Duration>,
+    quiet: &mut Option<Duration>,
+    left: Option<Duration>,
+) -> nix::Result<()> {
     let limit = |time: Duration| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-    if let Some(time) = pause.or(*quiet) {
+    if let Some(time) = pause.or(*quiet).map(|time| left.map_or(time, |left| left.min(time))) {
         if poll(polled, limit(time))? > 0 || pause.is_some() {
             *quiet = Some(QUIET);
             return Ok(());
@@ -278,8 +286,10 @@ fn wait(polled: &mut [PollFd<'_>], pause: Option<Duration>, quiet: &mut Option<D
         forget_program();
         *quiet = None;
     }
-    poll(polled, PollTimeout::NONE)?;
-    *quiet = Some(QUIET);
+    // What ends by time alone has touched nothing of what was given back, or next to nothing.
+    if poll(polled, left.map_or(PollTimeout::NONE, limit))? > 0 {
+        *quiet = Some(QUIET);
+    }
     Ok(())
 }
 
