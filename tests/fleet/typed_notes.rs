@@ -347,7 +347,7 @@ const BUILDING: &[Note] = &[
     ),
     Note("docs/benchmarks.md", "make bench", Elsewhere(BY_HAND, "Makefile", "--bench fleet")),
     Note("docs/benchmarks.md", "make bench-profiles", Elsewhere(BY_HAND, "Makefile", "scripts/profiles.sh")),
-    Note("docs/benchmarks.md", "scripts/profiles.sh s-fat", Elsewhere(BY_HAND, "scripts/profiles.sh", "s-fat")),
+    Note("docs/benchmarks.md", "scripts/profiles.sh s-thin", Elsewhere(BY_HAND, "scripts/profiles.sh", "s-thin")),
     Note("docs/benchmarks.md", "cargo bench --bench scale", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "cargo bench --bench scale -- 400 100", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "make bench-traffic", Elsewhere(BY_HAND, "Makefile", "-- traffic")),
