@@ -16,7 +16,7 @@ use crate::reconciler::{self, ImageState, NodeContext, Observed, TargetPod};
 use crate::resource::kind::{self, Kind};
 use crate::resource::{ImageConfig, Timestamp};
 use crate::store::{Document, Key};
-use crate::{api, consensus, identity, images, resource, storage, store, transport};
+use crate::{agent, api, consensus, identity, images, resource, storage, store, transport, upgrade};
 
 /// A decoder and what is promised of it.
 pub struct Target {
@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     target("snapshot", storage::fuzz::snapshot),
     target("token", identity::fuzz::token),
     target("transaction", store::fuzz::transaction),
+    target("upgrade", upgrades),
     target("wal", storage::fuzz::wal),
     target("words", words),
     target("zstd", images::fuzz::zstd),
@@ -61,6 +62,12 @@ pub fn find(name: &str) -> Option<&'static Target> {
 fn messages(bytes: &[u8]) {
     consensus::fuzz::message(bytes);
     transport::fuzz::join(bytes);
+}
+
+/// Programs from outside, what is written down of them, and what devices ask each other about them.
+fn upgrades(bytes: &[u8]) {
+    upgrade::fuzz::upgrade(bytes);
+    agent::fuzz::question(bytes);
 }
 
 /// Certificates of devices and of users.

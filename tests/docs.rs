@@ -140,7 +140,8 @@ fn a_wrong_command_would_be_noticed() {
 fn every_subcommand_is_described() {
     let mut helps = Helps::default();
     let page = fs::read_to_string("docs/cli.md").unwrap();
-    for group in [vec![], vec!["token".to_owned()], vec!["image".to_owned()], vec!["dev".to_owned()]] {
+    let groups = ["token", "image", "rollout", "top", "dev"].map(|group| vec![group.to_owned()]);
+    for group in [vec![]].into_iter().chain(groups) {
         let help = helps.of(&group).unwrap();
         for name in subcommands(&help) {
             let command = group.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(" ");
@@ -206,4 +207,16 @@ fn every_setting_is_described_with_its_default() {
 fn the_first_page_names_the_two_commands() {
     let page = fs::read_to_string("README.md").unwrap();
     assert!(page.contains("make demo") && page.contains("make test"));
+}
+
+#[test]
+fn the_exposure_of_the_unit_is_what_the_page_says() {
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager", "systemd/kith.service"])
+        .output()
+        .expect("install it first: apt-get install systemd");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figure = said.split("kith.service: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    let page = fs::read_to_string("docs/security.md").unwrap();
+    assert!(!figure.is_empty() && page.contains(&format!("an exposure of {figure},")), "{figure:?}: {said}");
 }

@@ -17,6 +17,8 @@ mod discovery;
 mod enter;
 pub(crate) mod exchange;
 mod extra;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod hardware;
 mod hooking;
 pub(crate) mod journal;

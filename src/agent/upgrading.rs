@@ -1,6 +1,10 @@
 //! What root and administrators ask about releases: exchange the program here, begin a rollout of the
 //! fleet and steer it, say how far it is.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::control::{Control, Refusal};
 use super::programs::{Programs, read_rollout};
 use super::rollouts;
@@ -10,10 +14,11 @@ use crate::api::fleet::{
     UpgradeView,
 };
 use crate::consensus::Replica;
-use crate::resource::chain;
+use crate::resource::{chain, kind, meta};
 use crate::store::{Key, Precondition};
 use crate::upgrade::incoming::{self, Signed};
-use crate::upgrade::rollout::{KIND, NAME, Phase, Program, Rollout};
+use crate::upgrade::release::Release;
+use crate::upgrade::rollout::{KIND, NAME, Phase, Program, Rollout, lacks};
 use crate::upgrade::{UpgradeError, launch, release, signature};
 
 /// The most devices of a first wave.
@@ -109,6 +114,10 @@ impl Control {
             self.programs.sweep();
             refusal(&error)
         })?;
+        if let Some(why) = lacks(&programs, &self.processors().await) {
+            self.programs.sweep();
+            return refuse(422, format!("{why}: a rollout takes one file for each processor of the fleet"));
+        }
         let now = self.clock.now();
         let rollout = Rollout {
             id: crate::api::new_uid().chars().take(8).collect(),
@@ -131,14 +140,36 @@ impl Control {
         self.rollout_view(&rollout).await
     }
 
+    /// The processor of each device, as its Node has it or, for one that is no Node, as it says itself.
+    async fn processors(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let seen = self.engine.each_document(&kind::NODE.store_kind(), |document| {
+            let Ok(node) = serde_json::from_slice::<Value>(&document.body) else { return };
+            let arch = match meta::text_at(&node, "status.nodeInfo.architecture") {
+                "" => return,
+                "amd64" => "x86_64",
+                "arm64" => "aarch64",
+                other => other,
+            };
+            found.insert(document.key.name.clone(), arch.to_owned());
+        });
+        if let Err(error) = seen {
+            tracing::warn!(%error, "nodes are not listed");
+        }
+        let members = self.engine.members().borrow().clone();
+        for (id, member) in members.iter().filter(|(_, member)| member.witness) {
+            if let Ok(state) = rollouts::state_of(&self.engine, *id).await {
+                found.insert(member.name.clone(), state.arch);
+            }
+        }
+        found
+    }
+
     /// The programs of a rollout by processor, each signed and of one release.
-    fn programs_of(
-        &self,
-        ask: &RolloutAsk,
-    ) -> Result<(String, std::collections::BTreeMap<String, Program>), UpgradeError> {
+    fn programs_of(&self, ask: &RolloutAsk) -> Result<(String, BTreeMap<String, Program>), UpgradeError> {
         let dir = self.programs.dir();
         let mut version = None;
-        let mut programs = std::collections::BTreeMap::new();
+        let mut programs = BTreeMap::new();
         for digest in &ask.digests {
             let unfit = |reason: String| UpgradeError::Unfit { file: digest.clone(), reason };
             let path = incoming::find(dir, digest).ok_or_else(|| unfit("it does not lie ready".into()))?;
@@ -147,6 +178,10 @@ impl Control {
             let release = release::of_any(&path)?;
             if release.arch == release::own().arch {
                 incoming::judge(dir, digest, Signed::By(&self.config.upgrade.keys), ask.downgrade)?;
+            } else {
+                // Whether it may follow is the same for every processor.
+                let as_here = Release { arch: release::own().arch.clone(), ..release.clone() };
+                release::follows(release::own(), &as_here, ask.downgrade)?;
             }
             let known = version.get_or_insert_with(|| release.version.clone());
             if *known != release.version {

@@ -43,11 +43,14 @@ pub(crate) async fn run(args: &ApplyArgs, client: &Client) -> Result<(), Failure
     worst.map_or(Ok(()), |code| Err(Failure::said(code)))
 }
 
-async fn apply(manifest: &Manifest, dry_run: bool, client: &Client) -> Result<String, Failure> {
-    let title = title(manifest.target.kind, manifest.target.name.as_deref().unwrap_or_default());
-    let during = |failure: Failure| failure.during(format!("apply {title}"));
+/// What an object was before, and what it is, or with `dry_run` would be, once it is applied.
+pub(super) async fn change(
+    manifest: &Manifest,
+    dry_run: bool,
+    client: &Client,
+) -> Result<(Option<Value>, Value), Failure> {
     let path = manifest.target.path(manifest.namespace.as_deref());
-    let before = client.find(&path).await.map_err(during)?;
+    let before = client.find(&path).await?;
     let mut pairs = vec![("fieldManager", FIELD_MANAGER.to_owned()), ("force", "true".to_owned())];
     if dry_run {
         pairs.push(("dryRun", "All".to_owned()));
@@ -55,7 +58,14 @@ async fn apply(manifest: &Manifest, dry_run: bool, client: &Client) -> Result<St
     let path = format!("{path}{}", query(pairs));
     let body = manifest.object.to_string();
     let ask = Ask::new(Method::PATCH, &path).body(media::APPLY_PATCH, body);
-    let after: Value = client.json(ask).await.map_err(during)?;
+    let after: Value = client.json(ask).await?;
+    Ok((before, after))
+}
+
+async fn apply(manifest: &Manifest, dry_run: bool, client: &Client) -> Result<String, Failure> {
+    let title = title(manifest.target.kind, manifest.target.name.as_deref().unwrap_or_default());
+    let changed = change(manifest, dry_run, client).await;
+    let (before, after) = changed.map_err(|failure| failure.during(format!("apply {title}")))?;
     let revision = |object: &Value| object["metadata"]["resourceVersion"].clone();
     let done = match before {
         None => "created",
@@ -66,7 +76,7 @@ async fn apply(manifest: &Manifest, dry_run: bool, client: &Client) -> Result<St
     Ok(format!("{title} {done}{}", if dry_run { " (dry run)" } else { "" }))
 }
 
-fn without_revision(object: &Value) -> Value {
+pub(super) fn without_revision(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");

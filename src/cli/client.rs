@@ -38,6 +38,8 @@ pub(crate) mod media {
     pub(crate) const YAML: &str = "application/yaml";
     /// A table made by the server, or JSON where it makes none.
     pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    /// JSON patch, RFC 6902.
+    pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
     /// Merge patch, RFC 7386.
     pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
     /// Strategic merge patch: lists are merged by name.

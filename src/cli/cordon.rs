@@ -17,13 +17,17 @@ pub(crate) struct CordonArgs {
 }
 
 pub(crate) async fn run(args: &CordonArgs, cordon: bool, client: &Client) -> Result<(), Failure> {
-    let done = if cordon { "cordoned" } else { "uncordoned" };
     for device in &args.devices {
-        let path = format!("/api/v1/nodes/{}", escape(device));
-        let patch = json!({ "spec": { "unschedulable": if cordon { json!(true) } else { Value::Null } } }).to_string();
-        let ask = Ask::new(Method::PATCH, &path).body(media::MERGE_PATCH, patch);
-        client.json::<Value>(ask).await.map_err(|failure| failure.during(format!("change node/{device}")))?;
-        say!("node/{device} {done}")?;
+        set(device, cordon, client).await?;
     }
     Ok(())
+}
+
+/// Cordons a device, or ends that.
+pub(super) async fn set(device: &str, cordon: bool, client: &Client) -> Result<(), Failure> {
+    let path = format!("/api/v1/nodes/{}", escape(device));
+    let patch = json!({ "spec": { "unschedulable": if cordon { json!(true) } else { Value::Null } } }).to_string();
+    let ask = Ask::new(Method::PATCH, &path).body(media::MERGE_PATCH, patch);
+    client.json::<Value>(ask).await.map_err(|failure| failure.during(format!("change node/{device}")))?;
+    say!("node/{device} {}", if cordon { "cordoned" } else { "uncordoned" })
 }

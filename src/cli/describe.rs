@@ -102,8 +102,20 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn last_seen(event: &Value) -> &str {
+/// When an event was last seen, as it says.
+pub(super) fn last_seen(event: &Value) -> &str {
     ["lastTimestamp", "eventTime", "firstTimestamp"].iter().find_map(|name| event[*name].as_str()).unwrap_or_default()
+}
+
+/// How long ago an event was last seen, and how often it was.
+pub(super) fn age(event: &Value, now: Timestamp) -> String {
+    let seen = last_seen(event).parse::<jiff::Timestamp>().ok();
+    let seen = seen.map(|at| Timestamp(u64::try_from(at.as_millisecond()).unwrap_or(0)));
+    let mut age = seen.map_or_else(|| "?".to_owned(), |at| span(now.since(at).as_secs()));
+    if let Some(count @ 2..) = event["count"].as_u64() {
+        _ = write!(age, " (x{count})");
+    }
+    age
 }
 
 /// The whole description.
@@ -192,12 +204,7 @@ impl Page {
         }
         let mut table = super::output::Table::new(["AGE", "TYPE", "REASON", "FROM", "MESSAGE"]);
         for event in &events[events.len().saturating_sub(EVENT_LIMIT)..] {
-            let seen = last_seen(event).parse::<jiff::Timestamp>().ok();
-            let seen = seen.map(|at| Timestamp(u64::try_from(at.as_millisecond()).unwrap_or(0)));
-            let mut age = seen.map_or_else(|| "?".to_owned(), |at| span(now.since(at).as_secs()));
-            if let Some(count @ 2..) = event["count"].as_u64() {
-                _ = write!(age, " (x{count})");
-            }
+            let age = age(event, now);
             let from = event["source"]["component"].as_str().or(event["reportingComponent"].as_str()).unwrap_or("");
             table.row([age, text(&event["type"]), text(&event["reason"]), from.to_owned(), text(&event["message"])]);
         }

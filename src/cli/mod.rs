@@ -18,7 +18,10 @@ mod debug;
 mod delete;
 mod describe;
 mod dev;
+mod diff;
 mod doctor;
+mod drain;
+mod events;
 mod exec;
 mod failure;
 mod get;
@@ -26,6 +29,7 @@ mod image;
 mod init;
 mod join;
 mod kubeconfig;
+mod label;
 mod leave;
 mod logs;
 mod man;
@@ -35,6 +39,7 @@ mod plan;
 mod pod;
 mod port_forward;
 mod recover;
+mod rollout;
 mod run;
 mod scale;
 mod status;
@@ -128,18 +133,29 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Make objects as a file describes them
     Apply(apply::ApplyArgs),
+    /// Show what apply would change
+    Diff(diff::DiffArgs),
     /// List objects
     Get(get::GetArgs),
     /// Show objects with their events, and why they are not as they should be
     Describe(describe::DescribeArgs),
+    /// What has happened, latest last
+    Events(events::EventsArgs),
+    /// Set labels of objects, and take them away
+    Label(label::LabelArgs),
     /// Delete objects
     Delete(delete::DeleteArgs),
     /// Change the number of copies
     Scale(scale::ScaleArgs),
+    /// Follow a Deployment's rollout, begin it anew, go back
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Give a device no new pods, and let another one lead
     Cordon(cordon::CordonArgs),
     /// Let a device take pods and lead again
     Uncordon(cordon::CordonArgs),
+    /// Cordon a device, and have its pods start elsewhere
+    Drain(drain::DrainArgs),
     /// Print what containers wrote
     Logs(logs::LogsArgs),
     /// Make a pod from an image
@@ -253,10 +269,15 @@ fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Status(args) => wait(status::run(&args, session)),
         Command::Doctor(args) => doctor::run(&args, session),
         Command::Apply(args) => wait(apply::run(&args, &session.client()?)),
+        Command::Diff(args) => wait(diff::run(&args, &session.client()?)),
         Command::Get(args) => wait(get::run(&args, &session.client()?)),
         Command::Describe(args) => wait(describe::run(&args, &session.client()?)),
+        Command::Events(args) => wait(events::run(&args, &session.client()?)),
+        Command::Label(args) => wait(label::run(&args, &session.client()?)),
         Command::Delete(args) => wait(delete::run(&args, &session.client()?)),
         Command::Scale(args) => wait(scale::run(&args, &session.client()?)),
+        Command::Rollout(command) => wait(rollout::run(&command, &session.client()?)),
+        Command::Drain(args) => wait(drain::run(&args, &session.client()?)),
         Command::Cordon(args) => wait(cordon::run(&args, true, &session.client()?)),
         Command::Uncordon(args) => wait(cordon::run(&args, false, &session.client()?)),
         Command::Logs(args) => wait(logs::run(&args, &session.client()?)),

@@ -45,10 +45,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(format_args!("{text}"))
 }
 
+/// A value as YAML.
+pub(crate) fn to_yaml(value: &impl Serialize) -> Result<String, Failure> {
+    serde_saphyr::to_string(value).map_err(|e| Failure::failed(format!("write YAML: {e}")))
+}
+
 /// Prints a value as YAML.
 pub(crate) fn yaml(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_saphyr::to_string(value).map_err(|e| Failure::failed(format!("write YAML: {e}")))?;
-    raw(text.as_bytes())
+    raw(to_yaml(value)?.as_bytes())
 }
 
 /// A `println!` that reports a closed pipe instead of panicking.

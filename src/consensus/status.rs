@@ -16,7 +16,7 @@ use crate::storage::{StateFigures, StorageError};
 use crate::store::StateHash;
 
 /// The engine's view of the fleet. Indexes are of log entries, counted from 0.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineStatus {
     /// This device.
     pub member_id: u64,

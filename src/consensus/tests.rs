@@ -9,6 +9,7 @@ mod handover;
 mod identity;
 mod mirrors;
 mod storm;
+mod wire;
 
 use std::time::Duration;
 

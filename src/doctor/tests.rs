@@ -263,6 +263,24 @@ fn a_raspberry_pi_as_it_comes() {
 }
 
 #[test]
+fn the_page_on_operating_shows_what_a_raspberry_pi_is_told() {
+    let page = include_str!("../../docs/operating.md");
+    let shown = page.split("$ kith doctor\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let lines: Vec<&str> = shown.lines().map(str::trim).collect();
+    let facts = raspberry_pi();
+    let mut seen = 0;
+    for pair in lines.windows(2) {
+        let Some((outcome, told)) = pair[0].split_once("  ").filter(|(outcome, _)| *outcome != "do:") else { continue };
+        let (id, what) = told.split_once(": ").unwrap();
+        let finding = finding(&facts, id);
+        assert_eq!(format!("{:?}", finding.outcome).to_lowercase(), outcome, "{id}");
+        assert_eq!((finding.seen.as_str(), format!("do: {}", finding.todo).as_str()), (what, pair[1]), "{id}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3, "{shown}");
+}
+
+#[test]
 fn in_a_container_it_says_what_the_host_keeps_from_it() {
     use Outcome::{Note, Ok, Problem, Skipped, Warning};
     expect(

@@ -90,6 +90,8 @@ fn seeds() -> Vec<Seed> {
     for (name, bytes) in messages_seeds(&member) {
         seeds.push(("message", name, bytes));
     }
+    let upgrades = crate::upgrade::fuzz::seeds().into_iter().chain(crate::agent::fuzz::seeds());
+    seeds.extend(upgrades.map(|(name, bytes)| ("upgrade", name, bytes)));
     let [entry, transaction] = crate::storage::fuzz::seeds();
     seeds.push(("entry", "transaction", entry));
     seeds.push(("transaction", "put", transaction));

@@ -6,6 +6,8 @@ mod apply;
 pub mod codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod hash;
 pub mod memory;
 pub mod octets;

@@ -19,6 +19,8 @@
 //!                     \--> record: not it --> old program
 //! ```
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod incoming;
 pub mod launch;
 pub mod record;

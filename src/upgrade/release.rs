@@ -103,17 +103,28 @@ pub fn of_file(path: &Path) -> Result<Release, UpgradeError> {
 
 /// The same for any processor.
 pub fn of_any(path: &Path) -> Result<Release, UpgradeError> {
-    read(path, |head| head.starts_with(b"\x7fELF"))
+    read(path, |head| machine(head).map(drop))
 }
 
-fn read(path: &Path, fits: impl Fn(&[u8]) -> bool) -> Result<Release, UpgradeError> {
-    let unfit = |reason: &str| UpgradeError::Unfit { file: path.display().to_string(), reason: reason.into() };
-    let step = || io(format!("read {}", path.display()));
-    let mut file = File::open(path).map_err(step())?;
+fn read(path: &Path, fits: impl Fn(&[u8]) -> Result<(), String>) -> Result<Release, UpgradeError> {
+    let name = path.display().to_string();
+    let step = || io(format!("read {name}"));
+    let file = File::open(path).map_err(step())?;
     let bytes = file.metadata().map_err(step())?.len();
     if bytes > PROGRAM_BYTES {
-        return Err(unfit("it is too large for a program"));
+        return Err(UpgradeError::Unfit { file: name, reason: "it is too large for a program".into() });
     }
+    scan(file, &name, fits)
+}
+
+/// Looks for the one stamp of a program; `fits` judges its head.
+pub(super) fn scan(
+    mut file: impl Read,
+    name: &str,
+    fits: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<Release, UpgradeError> {
+    let unfit = |reason: String| UpgradeError::Unfit { file: name.to_owned(), reason };
+    let step = || io(format!("read {name}"));
     let needle = needle();
     let mut window: Vec<u8> = Vec::with_capacity(PIECE * 2);
     let mut piece = vec![0; PIECE];
@@ -121,20 +132,20 @@ fn read(path: &Path, fits: impl Fn(&[u8]) -> bool) -> Result<Release, UpgradeErr
     let mut first = true;
     loop {
         let read = file.read(&mut piece).map_err(step())?;
-        if first && !fits(&piece[..read]) {
-            return Err(unfit("it is no program for the processor of this device"));
+        if first {
+            fits(&piece[..read]).map_err(unfit)?;
         }
         first = false;
         window.extend_from_slice(&piece[..read]);
         let over = read == 0;
-        while let Some(at) = window.windows(needle.len()).position(|bytes| bytes == needle) {
+        while let Some(at) = find(&window, &needle) {
             if window.len() < at + STAMP_BYTES && !over {
                 break;
             }
             let end = (at + STAMP_BYTES).min(window.len());
             if let Some(release) = parse(&String::from_utf8_lossy(&window[at..end])) {
                 if found.is_some() {
-                    return Err(unfit("it carries more than one stamp of a release"));
+                    return Err(unfit("it carries more than one stamp of a release".into()));
                 }
                 found = Some(release);
             }
@@ -147,17 +158,54 @@ fn read(path: &Path, fits: impl Fn(&[u8]) -> bool) -> Result<Release, UpgradeErr
         let kept = window.len().saturating_sub(STAMP_BYTES);
         window.drain(..kept);
     }
-    found.ok_or_else(|| unfit("it is no program of Kith, or one from before releases carried a stamp"))
+    found.ok_or_else(|| unfit("it is no program of Kith, or one from before releases carried a stamp".into()))
+}
+
+/// Where a word begins, looked for from its end: most of a program is stepped over, which counts when
+/// tens of megabytes are read several times.
+fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
+    let last = word.len().checked_sub(1)?;
+    let mut step = [word.len(); 256];
+    for (at, byte) in word[..last].iter().enumerate() {
+        step[usize::from(*byte)] = last - at;
+    }
+    let mut at = 0;
+    while let Some(part) = bytes.get(at..at + word.len()) {
+        if part == word {
+            return Some(at);
+        }
+        at += step[usize::from(part[last])];
+    }
+    None
+}
+
+/// For which processor the head of a program is, by the number that ELF has for it and with its width.
+pub(super) fn machine(head: &[u8]) -> Result<(u8, u8, u16), String> {
+    match head {
+        [0x7f, b'E', b'L', b'F', width, order, rest @ ..] if rest.len() >= 14 => {
+            let number = [rest[12], rest[13]];
+            let number = if *order == 2 { u16::from_be_bytes(number) } else { u16::from_le_bytes(number) };
+            Ok((*width, *order, number))
+        }
+        _ => Err("it is no program".into()),
+    }
 }
 
 /// Whether the head of a file is that of a program for this machine.
-fn same_machine(head: &[u8]) -> bool {
-    /// Up to the field that names the processor.
-    const HEAD: usize = 20;
-    let mut own = [0; HEAD];
+fn same_machine(head: &[u8]) -> Result<(), String> {
+    let found = machine(head)?;
+    let mut own = [0; 20];
     let known = File::open("/proc/self/exe").and_then(|mut file| file.read_exact(&mut own));
-    let kind = |head: &[u8]| [head[..6].to_vec(), head[18..20].to_vec()];
-    known.is_ok() && head.len() >= HEAD && head.starts_with(b"\x7fELF") && kind(head) == kind(&own)
+    if known.is_ok() && machine(&own) == Ok(found) {
+        return Ok(());
+    }
+    let theirs = match found.2 {
+        62 => "x86_64",
+        183 => "aarch64",
+        40 => "arm",
+        _ => "another processor",
+    };
+    Err(format!("it is for {theirs}, and this device is {ARCH}"))
 }
 
 /// Whether a release may follow the one that runs.
@@ -206,13 +254,30 @@ mod tests {
         let bare = [needle(), b"version=9.9.9;oldest=0.1.0;arch=x86_64;".to_vec()].concat();
         for bytes in [&b""[..], b"#!/bin/sh\n", &bare] {
             std::fs::write(&path, bytes).unwrap();
-            assert!(of_file(&path).unwrap_err().to_string().contains("no program for the processor"));
+            assert!(of_file(&path).unwrap_err().to_string().ends_with("it is no program"));
         }
+        let mut foreign = std::fs::read("/proc/self/exe").unwrap();
+        let other = if ARCH == "x86_64" { 40 } else { 62 };
+        foreign[18..20].copy_from_slice(&[other, 0]);
+        std::fs::write(&path, &foreign).unwrap();
+        let said = of_file(&path).unwrap_err().to_string();
+        assert!(said.contains("it is for ") && said.ends_with(&format!("and this device is {ARCH}")), "{said}");
+        assert!(of_any(&path).is_ok(), "others may take it");
         assert!(of_file(Path::new("/bin/true")).unwrap_err().to_string().contains("no program of Kith"));
         let mut twice = std::fs::read("/proc/self/exe").unwrap();
         twice.extend_from_slice(&STAMP);
         std::fs::write(&path, twice).unwrap();
         assert!(of_file(&path).unwrap_err().to_string().contains("more than one stamp"));
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_begin() {
+        for text in ["", "abc", "ab", "xxabcabc", "aabaabcx", "abxabxabc", "ababab"] {
+            for word in ["abc", "b", "aab", "ababab"] {
+                assert_eq!(find(text.as_bytes(), word.as_bytes()), text.find(word), "{word} in {text}");
+            }
+        }
+        assert_eq!(find(b"abc", b""), None);
     }
 
     #[test]

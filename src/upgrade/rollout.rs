@@ -169,6 +169,25 @@ impl Rollout {
     }
 }
 
+/// What a rollout lacks before it may begin: devices, each with its processor, for which no program was
+/// given.
+pub fn lacks(programs: &BTreeMap<String, Program>, devices: &BTreeMap<String, String>) -> Option<String> {
+    let mut without: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, arch) in devices.iter().filter(|(_, arch)| !programs.contains_key(*arch)) {
+        without.entry(arch).or_default().push(name);
+    }
+    let part = |(arch, names): (&str, Vec<&str>)| {
+        let more = names.len().saturating_sub(NAMED);
+        let shown = names[..names.len() - more].join(", ");
+        if more == 0 { format!("{arch} ({shown})") } else { format!("{arch} ({shown} and {more} more)") }
+    };
+    let parts: Vec<String> = without.into_iter().map(part).collect();
+    (!parts.is_empty()).then(|| format!("there is no program for {} among those that were given", parts.join(" and ")))
+}
+
+/// Devices that are named in one sentence.
+const NAMED: usize = 5;
+
 /// What to write next, and what is waited for.
 pub fn decide(rollout: &Rollout, fleet: &[Seen]) -> (Vec<Change>, String) {
     let mut changes = Vec::new();

@@ -22,7 +22,17 @@ pub fn is_key(text: &str) -> bool {
 /// Checks a file against a signature and the keys that are trusted. Returns the trusted comment, which
 /// is signed as well.
 pub fn check(file: &Path, signature: &str, keys: &[String]) -> Result<String, UpgradeError> {
-    let refuse = |reason: String| UpgradeError::Unsigned { file: file.display().to_string(), reason };
+    check_bytes(|| File::open(file), &file.display().to_string(), signature, keys)
+}
+
+/// The same for bytes that can be read anew for each key.
+pub(super) fn check_bytes<R: Read>(
+    open: impl Fn() -> std::io::Result<R>,
+    name: &str,
+    signature: &str,
+    keys: &[String],
+) -> Result<String, UpgradeError> {
+    let refuse = |reason: String| UpgradeError::Unsigned { file: name.to_owned(), reason };
     if keys.is_empty() {
         return Err(refuse(
             "no key is trusted here: put the public key of whoever signs releases into agent.toml, under [upgrade], \
@@ -44,11 +54,11 @@ pub fn check(file: &Path, signature: &str, keys: &[String]) -> Result<String, Up
                 continue;
             }
         };
-        let step = || io(format!("read {}", file.display()));
-        let mut open = File::open(file).map_err(step())?;
+        let step = || io(format!("read {name}"));
+        let mut bytes = open().map_err(step())?;
         let mut piece = vec![0; PIECE];
         loop {
-            match open.read(&mut piece).map_err(step())? {
+            match bytes.read(&mut piece).map_err(step())? {
                 0 => break,
                 read => verifier.update(&piece[..read]),
             }
@@ -62,12 +72,12 @@ pub fn check(file: &Path, signature: &str, keys: &[String]) -> Result<String, Up
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The key and signature of minisign's own documentation, over the four bytes `test`.
     const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
-    const SIGNATURE: &str = "untrusted comment: signature from minisign secret key
+    pub(crate) const SIGNATURE: &str = "untrusted comment: signature from minisign secret key
 RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=
 trusted comment: timestamp:1633700835\tfile:test\tprehashed
 wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==";

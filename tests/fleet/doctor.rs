@@ -1,5 +1,7 @@
 //! `kith doctor` and `kith status --settings` beside real agents: well, killed, misconfigured.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::Value;
 
 use crate::harness::{Fleet, wait_for};
@@ -26,6 +28,12 @@ fn origin(fleet: &Fleet, device: &str, key: &str) -> (String, String) {
     (setting["value"].as_str().unwrap().to_owned(), setting["origin"].as_str().unwrap().to_owned())
 }
 
+/// Who may use the socket of d1: its mode, and its group.
+fn socket(fleet: &Fleet) -> (u32, u32) {
+    let known = std::fs::metadata(fleet.file("d1", "run/kith.sock")).unwrap();
+    (known.mode() & 0o777, known.gid())
+}
+
 #[test]
 fn the_doctor_sees_a_fleet_that_is_well_and_what_breaks_in_it() {
     let fleet = Fleet::up_with("t-doctor", 2, &["device_profiles=[\"tiny\"]"]);
@@ -44,7 +52,8 @@ fn the_doctor_sees_a_fleet_that_is_well_and_what_breaks_in_it() {
     // New settings are taken by the same process; bad ones are named, and the agent goes on.
     let file = fleet.file("d1", "agent.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, format!("pids_limit = 99\n{text}")).unwrap();
+    assert_eq!(socket(&fleet), (0o600, 0), "root's alone");
+    std::fs::write(&file, format!("pids_limit = 99\nsocket_group = \"daemon\"\n{text}")).unwrap();
     let pid = std::fs::read_to_string(fleet.file("d1", "agent.pid")).unwrap();
     let pid = pid.split_whitespace().next().unwrap().to_owned();
     let hangup = || assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
@@ -55,6 +64,7 @@ fn the_doctor_sees_a_fleet_that_is_well_and_what_breaks_in_it() {
         answer.body.to_string().contains("agent.toml:1\"").then_some(())
     });
     assert_eq!(origin(&fleet, "d1", "pids_limit"), ("99".into(), format!("{}:1", file.display())));
+    assert_eq!(socket(&fleet), (0o660, 1), "the group's too, and nobody else's");
     std::fs::write(&file, format!("pids_limit = 98\nnmae = \"x\"\n{text}")).unwrap();
     hangup();
     wait_for("the mistake in the log", || {

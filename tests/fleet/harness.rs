@@ -45,13 +45,19 @@ impl Fleet {
 
     /// The same, made by another program, which is also what its agents run.
     pub fn by(program: &str, name: &str, devices: usize, settings: &[&str]) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "fleet tests make network namespaces and cgroups: run them as root");
-        let fleet = Self { name: name.into(), dir: PathBuf::from(format!("/var/lib/kith-dev/{name}")) };
-        fleet.dev(&["down"]);
+        let fleet = Self::named(name);
         let devices = devices.to_string();
         let mut args = vec!["up", "--devices", &devices];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         succeed(Command::new(program).args(["dev", "--fleet", name]).args(&args));
+        fleet
+    }
+
+    /// One that is not made yet, and gone in the end if somebody made it.
+    pub fn named(name: &str) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "fleet tests make network namespaces and cgroups: run them as root");
+        let fleet = Self { name: name.into(), dir: PathBuf::from(format!("/var/lib/kith-dev/{name}")) };
+        fleet.dev(&["down"]);
         fleet
     }
 

@@ -13,14 +13,16 @@ use crate::harness::{Fleet, KITH, succeed, wait_for};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Whoever makes releases: a key of its own, and files that it signed.
-struct Maker {
+pub struct Maker {
     dir: tempfile::TempDir,
+    /// Where the version stands in the stamp of this program.
+    stamp: std::cell::OnceCell<usize>,
 }
 
 impl Maker {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let maker = Self { dir };
+        let maker = Self { dir, stamp: std::cell::OnceCell::new() };
         maker.make_key("release");
         maker
     }
@@ -37,7 +39,7 @@ impl Maker {
     }
 
     /// The public key as agent.toml wants it.
-    fn key(&self, name: &str) -> String {
+    pub fn key(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
         text.lines().nth(1).unwrap().to_owned()
     }
@@ -46,14 +48,14 @@ impl Maker {
         format!("upgrade.keys = [\"{}\"]", self.key("release"))
     }
 
-    fn sign(&self, file: &Path, key: &str) {
+    pub fn sign(&self, file: &Path, key: &str) {
         let mut command = Command::new("minisign");
         command.args(["-S", "-m"]).arg(file).arg("-s").arg(self.path(&format!("{key}.key"))).stdin(Stdio::null());
         succeed(&mut command);
     }
 
     /// This program as another release, signed.
-    fn release(&self, version: &str) -> PathBuf {
+    pub fn release(&self, version: &str) -> PathBuf {
         let stripped = self.path("stripped");
         if !stripped.exists() {
             succeed(Command::new("strip").arg("-o").arg(&stripped).arg(KITH));
@@ -63,16 +65,31 @@ impl Maker {
         let own = format!("STAMP:version={};", env!("CARGO_PKG_VERSION"));
         let other = format!("STAMP:version={version};");
         assert_eq!(own.len(), other.len(), "the stamp keeps its length");
-        let places: Vec<usize> = bytes
-            .windows(own.len())
-            .enumerate()
-            .filter(|(_, found)| *found == own.as_bytes())
-            .map(|(at, _)| at)
-            .collect();
-        let [at] = places[..] else { panic!("the stamp stands in the program once, not at {places:?}") };
+        let at = *self.stamp.get_or_init(|| {
+            // By its first letter: tens of megabytes are slow to compare at each place.
+            let begins =
+                |(at, byte): &(usize, &u8)| **byte == own.as_bytes()[0] && bytes[*at..].starts_with(own.as_bytes());
+            let places: Vec<usize> = bytes.iter().enumerate().filter(begins).map(|(at, _)| at).collect();
+            let [at] = places[..] else { panic!("the stamp stands in the program once, not at {places:?}") };
+            at
+        });
         bytes[at..at + other.len()].copy_from_slice(other.as_bytes());
         std::fs::write(&file, bytes).unwrap();
         succeed(Command::new("chmod").arg("755").arg(&file));
+        self.sign(&file, "release");
+        file
+    }
+
+    /// The same for a processor that no device here has: the machine in its head, and in its stamp.
+    pub fn foreign(&self, version: &str) -> PathBuf {
+        let mut bytes = std::fs::read(self.release(version)).unwrap();
+        bytes[18..20].copy_from_slice(&[40, 0]);
+        let (own, other) = (b";arch=x86_64;", b";arch=arm;   ");
+        let begin = self.stamp.get().unwrap();
+        let at = begin + bytes[*begin..begin + 128].windows(own.len()).position(|found| found == own).unwrap();
+        bytes[at..at + other.len()].copy_from_slice(other);
+        let file = self.path(&format!("kith-{version}-arm"));
+        std::fs::write(&file, bytes).unwrap();
         self.sign(&file, "release");
         file
     }
@@ -160,6 +177,8 @@ fn another_release_takes_over_under_running_containers() {
     std::fs::copy("/bin/true", &other).unwrap();
     maker.sign(&other, "release");
     refused(&[text(&other)], "no program of Kith");
+    let foreign = maker.foreign("0.2.0");
+    refused(&[text(&foreign)], "it is for arm, and this device is x86_64");
     let far = maker.release("0.0.9");
     refused(&[text(&far)], "can not read what 0.1.0 has written");
     let short = maker.path("short");
@@ -338,7 +357,13 @@ fn a_fleet_goes_over_in_waves_and_stops_at_a_canary_that_fails() {
     std::fs::write(fleet.file("d4", "run/kill-at"), "upgrade:trial!").unwrap();
     let new = maker.release("0.2.0");
     let flags = ["--fleet", "--steady", "2s", "--within", "5m", "--percent", "40", "--no-wait"];
-    let output = upgrade(&fleet, "d1", &[&[text(&new)][..], &flags].concat());
+    // Without a file for somebody's processor nobody goes; with one that nobody needs they do.
+    let foreign = maker.foreign("0.2.0");
+    let output = upgrade(&fleet, "d1", &[&[text(&foreign)][..], &flags].concat());
+    let lacking = "there is no program for x86_64 (d1, d2, d3, d4, d5) among those that were given";
+    assert!(!output.status.success() && said(&output).contains(lacking), "{}", said(&output));
+    assert!(rollout(&fleet, "d1").is_none(), "nothing has begun");
+    let output = upgrade(&fleet, "d1", &[&[text(&new), text(&foreign)][..], &flags].concat());
     assert!(output.status.success(), "{}", said(&output));
     let again = upgrade(&fleet, "d2", &[&[text(&new)][..], &flags].concat());
     assert!(said(&again).contains("on its way to 0.2.0 already"), "{}", said(&again));

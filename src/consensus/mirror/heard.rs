@@ -18,6 +18,13 @@ pub(in crate::consensus) struct Sign {
     pub(in crate::consensus) behind: u64,
 }
 
+#[cfg(test)]
+impl Sign {
+    pub(super) fn sample(step: u64, behind: u64) -> Self {
+        Self { step, behind }
+    }
+}
+
 /// Signs in the order of their ids.
 pub(in crate::consensus) type Signs = Vec<Sign>;
 

@@ -10,6 +10,8 @@ mod feed;
 mod follow;
 mod heard;
 mod relay;
+#[cfg(test)]
+pub(super) mod samples;
 mod spool;
 pub mod standby;
 pub mod tree;

@@ -193,3 +193,15 @@ fn paused_and_aborted_ones_permit_nobody() {
         assert_eq!(step(&mut rollout, &fleet).0, []);
     }
 }
+
+#[test]
+fn a_processor_without_a_program_is_said_before_anybody_goes() {
+    let programs = BTreeMap::from([("x86_64".to_owned(), Program::default())]);
+    let device = |name: &str, arch: &str| (name.to_owned(), arch.to_owned());
+    assert_eq!(lacks(&programs, &[device("d1", "x86_64")].into()), None);
+    let mixed = [device("d1", "x86_64"), device("d2", "arm"), device("d3", "aarch64"), device("d4", "arm")];
+    let said = lacks(&programs, &mixed.into()).unwrap();
+    assert_eq!(said, "there is no program for aarch64 (d3) and arm (d2, d4) among those that were given");
+    let many: BTreeMap<_, _> = (10..20).map(|number| device(&format!("d{number}"), "arm")).collect();
+    assert!(lacks(&programs, &many).unwrap().contains("(d10, d11, d12, d13, d14 and 5 more)"));
+}
