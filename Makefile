@@ -75,7 +75,7 @@ tools-test: tools-build
 	@scripts/debian-root.sh >/dev/null
 
 tools-bench: tools-build
-	@scripts/install.sh busybox-static curl crun docker-registry skopeo umoci etcd:etcd-server etcdctl:etcd-client
+	@scripts/install.sh busybox-static curl crun runc docker-registry skopeo umoci etcd:etcd-server etcdctl:etcd-client
 	@true
 
 # target/deb/kith_VERSION_ARCHITECTURE.deb: unit, settings, completions, manual pages, licences.

@@ -1,7 +1,8 @@
-//! Start to removal of `/bin/true`: the runtime against `crun` on the same bundle, interleaved.
+//! Start to removal of `/bin/true`: the runtime against `crun` and `runc` on the same bundle, interleaved.
 //!
-//! `KITH_EXE` names another binary than the one just built, such as a static one. Needs root, `crun` and
-//! `busybox-static`. `crun` gets the configuration that the shim made, without a seccomp filter.
+//! `KITH_EXE` names another binary than the one just built, such as a static one; `ROUNDS` and `PAUSE_MS`
+//! change the run. Needs root, `crun`, `runc` and `busybox-static`. The others get the configuration that
+//! the shim made, without a seccomp filter.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "a bench fails by panicking")]
 
@@ -19,19 +20,32 @@ use kith::runtime::{Runtime, Shims, ShimsConfig};
 
 const ROUNDS: u32 = 40;
 
-/// crun refuses to work where both versions of cgroups are mounted: leaves only version 1 to this process.
-fn hide_unified() {
+/// What Kith is measured against.
+const OTHERS: [&str; 2] = ["crun", "runc"];
+
+/// A number of the environment, or what it is without.
+fn setting(name: &str, otherwise: u32) -> u32 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
+
+/// What a device has, for this process and those that it starts: `/run` in memory, which each of the
+/// runtimes keeps its state in. crun refuses to work where both versions of cgroups are mounted: only
+/// version 1 is left then.
+fn be_a_device() {
+    let nothing = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+    if !kith::runtime::is_in_memory(Path::new("/run")) {
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    }
     let unified = Path::new("/sys/fs/cgroup/unified");
     if unified.exists() {
-        let nothing = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
         umount(unified).unwrap();
     }
 }
 
 fn main() {
-    hide_unified();
+    be_a_device();
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let layer = folder.path().join("layer");
     for name in ["bin", "etc", "dev", "proc", "sys"] {
@@ -58,8 +72,11 @@ fn main() {
     runtime.block_on(async {
         let shims = Shims::new(config).unwrap();
         let bundle = make_bundle(&shims, &layer, folder.path(), &cgroup, &run_dir).await;
-        let (mut ours, mut started, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
+        let (mut ours, mut started) = (Vec::new(), Vec::new());
+        let mut theirs = OTHERS.map(|_| Vec::new());
+        let pause = Duration::from_millis(setting("PAUSE_MS", 50).into());
+        for round in 0..setting("ROUNDS", ROUNDS) {
+            tokio::time::sleep(pause).await;
             let begun = Instant::now();
             let spec = spec(round, "/bin/true");
             shims.start(spec.clone(), vec![layer.clone()]).await.unwrap();
@@ -67,16 +84,21 @@ fn main() {
             ended(&shims).await;
             shims.remove(&spec.reference).await.unwrap();
             ours.push(begun.elapsed());
-
-            let begun = Instant::now();
-            let run =
-                Command::new("crun").args(["run", "--bundle"]).arg(&bundle).arg(format!("kith-bench-{round}")).status();
-            assert!(run.expect("install it first: apt-get install crun").success());
-            theirs.push(begun.elapsed());
+            for (name, times) in OTHERS.iter().zip(&mut theirs) {
+                tokio::time::sleep(pause).await;
+                let begun = Instant::now();
+                let run =
+                    Command::new(name).args(["run", "--bundle"]).arg(&bundle).arg(format!("kith-{round}")).status();
+                assert!(run.unwrap_or_else(|_| panic!("install it first: apt-get install {name}")).success());
+                times.push(begun.elapsed());
+            }
         }
         println!("start to running:  {}", quantiles(&mut started));
         println!("start to removed:  {}", quantiles(&mut ours));
-        println!("crun run:          {}", quantiles(&mut theirs));
+        for (name, times) in OTHERS.iter().zip(&mut theirs) {
+            let (all, ratio) = (quantiles(times), median(&ours) / median(times));
+            println!("{name} run:          {all}; kith takes {ratio:.2} of it");
+        }
         waiter_memory(&shims, &layer, &run_dir).await;
     });
     drop(runtime);
@@ -132,7 +154,7 @@ async fn make_bundle(shims: &Shims, layer: &Path, folder: &Path, cgroup: &str, r
     ended(shims).await;
     shims.remove(&spec.reference).await.unwrap();
     config["root"]["path"] = layer.to_str().unwrap().into();
-    config["linux"]["cgroupsPath"] = format!("{cgroup}/crun").into();
+    config["linux"]["cgroupsPath"] = format!("{cgroup}/others").into();
     let bundle = folder.join("bundle");
     fs::create_dir(&bundle).unwrap();
     fs::write(layer.join("etc/resolv.conf"), "").unwrap();
@@ -160,6 +182,11 @@ async fn waiter_memory(shims: &Shims, layer: &Path, run_dir: &Path) {
         total += pss.trim().trim_end_matches(" kB").parse::<u32>().unwrap();
     }
     println!("a waiter of {WAITERS}:    {} kB PSS", total / WAITERS);
+}
+
+/// Of sorted times.
+fn median(times: &[Duration]) -> f64 {
+    times[times.len() / 2].as_secs_f64()
 }
 
 fn quantiles(times: &mut [Duration]) -> String {

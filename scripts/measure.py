@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What one build of kith costs: size, start, memory, and processor time of writes.
 
-    scripts/measure.py NAME=PROGRAM...
+    scripts/measure.py NAME=PROGRAM[,SETTING=VALUE]...
 
-Each program is measured in turn, three times, with a fleet of three devices on this machine; a row of
-medians is printed for each. Needs root.
+    scripts/measure.py usual=target/release/kith 'tiny=target/release/kith,device_profiles=["tiny"]'
+
+Each is measured in turn, three times, with a fleet of three devices on this machine that have these
+settings; a row of medians is printed for each. Needs root.
 """
 
 import http.client
@@ -80,12 +82,21 @@ def start_time(program):
     return (time.monotonic() - begun) / STARTS * 1000
 
 
-def fleet(program):
-    """Seconds until a fleet is ready, its memory idle, writes a second and their processor time."""
+def disk_writes(pid):
+    """Bytes that a process caused to be written to disk."""
+    for line in open(f"/proc/{pid}/io"):
+        if line.startswith("write_bytes:"):
+            return int(line.split()[1])
+    raise SystemExit(f"error: /proc/{pid}/io has no write_bytes")
+
+
+def fleet(program, settings):
+    """Seconds until a fleet is ready, its memory idle, writes a second and what they cost."""
     dev = [program, "dev", "--fleet", FLEET]
     subprocess.run([*dev, "down"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     begun = time.monotonic()
-    subprocess.run([*dev, "up", "--devices", "3"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sets = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([*dev, "up", "--devices", "3", *sets], check=True, stdout=subprocess.DEVNULL)
     up = time.monotonic() - begun
     try:
         time.sleep(20)
@@ -94,7 +105,7 @@ def fleet(program):
         rss = statistics.mean(memory(pid, "Rss") for pid in pids)
         path = f"{FOLDER}/d1/run/kith.sock"
         failures = []
-        before, begun = sum(map(cpu, pids)), time.monotonic()
+        before, wrote, begun = sum(map(cpu, pids)), sum(map(disk_writes, pids)), time.monotonic()
         each = WRITES // CLIENTS
         threads = [
             threading.Thread(target=write, args=(path, "w", client * each, each, failures)) for client in range(CLIENTS)
@@ -106,25 +117,31 @@ def fleet(program):
         took, used = time.monotonic() - begun, sum(map(cpu, pids)) - before
         if failures:
             raise SystemExit(f"error: a write failed: {failures[0]!r}")
-        return up, pss / 1024, rss / 1024, WRITES / took, used / WRITES * 1000
+        wrote = sum(map(disk_writes, pids)) - wrote
+        after = statistics.mean(memory(pid, "Pss") for pid in pids)
+        return up, pss / 1024, rss / 1024, after / 1024, WRITES / took, used / WRITES * 1000, wrote / WRITES / len(pids) / 1024
     finally:
         subprocess.run([*dev, "down"], check=True, stdout=subprocess.DEVNULL)
 
 
 def main():
-    programs = [word.split("=", 1) for word in sys.argv[1:]]
-    if not programs or any(len(word) != 2 for word in programs):
+    programs = {}
+    for word in sys.argv[1:]:
+        name, _, rest = word.partition("=")
+        program, *settings = rest.split(",")
+        programs[name] = (program, settings)
+    if not programs or not all(program for program, _ in programs.values()):
         raise SystemExit(__doc__)
-    found = {name: [] for name, _ in programs}
+    found = {name: [] for name in programs}
     for _ in range(ROUNDS):
-        for name, program in programs:
-            found[name].append((start_time(program), *fleet(program)))
-    print("| profile | size, MB | start, ms | fleet of 3 up, s | PSS idle, MB | RSS idle, MB | writes/s | CPU ms each, three agents |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, program in programs:
-        start, up, pss, rss, rate, used = (statistics.median(column) for column in zip(*found[name]))
+        for name, (program, settings) in programs.items():
+            found[name].append((start_time(program), *fleet(program, settings)))
+    print("| | file, MB | start, ms | fleet of 3 up, s | PSS idle, MB | RSS idle, MB | PSS after writes, MB | writes/s | CPU ms each, three agents | KiB each, by a device |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name, (program, _) in programs.items():
+        start, up, pss, rss, after, rate, used, wrote = (statistics.median(column) for column in zip(*found[name]))
         size = os.stat(program).st_size / 1e6
-        print(f"| {name} | {size:.1f} | {start:.1f} | {up:.2f} | {pss:.1f} | {rss:.1f} | {rate:.0f} | {used:.2f} |")
+        print(f"| {name} | {size:.1f} | {start:.1f} | {up:.2f} | {pss:.1f} | {rss:.1f} | {after:.1f} | {rate:.0f} | {used:.2f} | {wrote:.1f} |")
 
 
 main()

@@ -157,10 +157,17 @@ impl Hierarchies {
         self.roots.iter().map(|root| inside(root, cgroup)).filter(|folder| folder.exists())
     }
 
-    /// What a process writes to in order to join a cgroup, in each hierarchy that has it.
+    /// What a process of one thread writes `0` to in order to join a cgroup, in each hierarchy that has it.
     pub(super) fn entrances(&self, cgroup: &str) -> io::Result<Vec<fs::File>> {
+        // A thread that moves itself needs no other to stand still. To move a whole process the kernel
+        // first waits until no processor looks at an earlier state: some 10 ms. Version 2 knows no
+        // thread apart from its process.
+        let open = |folder: &Path, name| fs::OpenOptions::new().write(true).open(folder.join(name));
         self.folders(cgroup)
-            .map(|folder| fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs")))
+            .map(|folder| match open(&folder, "tasks") {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => open(&folder, "cgroup.procs"),
+                opened => opened,
+            })
             .collect()
     }
 
@@ -235,12 +242,16 @@ fn collect_pids(folder: &Path, found: &mut BTreeSet<i32>) {
     }
 }
 
+/// Removes a cgroup and those below it. Most have none: these are looked for once it is in the way.
 fn remove_tree(folder: &Path) -> io::Result<()> {
-    for below in subfolders(folder) {
-        remove_tree(&below)?;
-    }
-    match fs::remove_dir(folder) {
+    let gone = |removed: io::Result<()>| match removed {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
-    }
+    };
+    gone(fs::remove_dir(folder)).or_else(|_| {
+        for below in subfolders(folder) {
+            remove_tree(&below)?;
+        }
+        gone(fs::remove_dir(folder))
+    })
 }

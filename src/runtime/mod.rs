@@ -2,7 +2,8 @@
 //!
 //! Each container has one shim: this same binary, executed again from a sealed mount, single-threaded,
 //! the only one that calls libcontainer. Once the container runs the shim executes itself again as a
-//! tiny waiter, which holds the log pipes, reaps, and leaves an exit record.
+//! tiny waiter, which holds the log pipes, reaps, and leaves an exit record. For a container that is over
+//! in the time that this would take, the shim does that work as it is.
 //!
 //! ```text
 //! agent --spec.json--> kith shim create --libcontainer--> program
@@ -25,6 +26,7 @@ mod holders;
 mod last_words;
 pub mod leash;
 mod orphan;
+mod pages;
 mod pidfd;
 mod seal;
 mod settle;
@@ -39,6 +41,7 @@ pub use consumption::{OnDisk, on_disk};
 pub use exec::{Captured, ExecSession, ExecSpec, Input, Output, Running, Terminal, TerminalSize};
 pub use folder::is_in_memory;
 pub use orphan::kill_everything;
+pub use pages::forget_program;
 pub use shims::{Shims, ShimsConfig};
 pub use usage::{Amount, Usage};
 

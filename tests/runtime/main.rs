@@ -12,6 +12,7 @@ mod mounts;
 mod profile;
 mod security;
 
+use std::fs;
 use std::time::Duration;
 
 use bench::Bench;
@@ -31,6 +32,32 @@ async fn true_exits_with_0_and_leaves_nothing_after_removal() {
     shims.remove(&spec.reference).await.unwrap();
     assert_eq!(shims.list().await.unwrap(), []);
     bench.assert_no_leftovers();
+}
+
+#[tokio::test]
+async fn a_shim_becomes_a_waiter_where_there_is_something_to_wait_for() {
+    let bench = Bench::new();
+    let shims = bench.open();
+    let (brief, long) = (
+        Bench::spec("brief", &["/bin/sh", "-c", "echo all; echo of it >&2; exit 7"]),
+        Bench::spec("long", &["/bin/sleep", "1000"]),
+    );
+    for spec in [&brief, &long] {
+        shims.start(spec.clone(), bench.layers()).await.unwrap();
+    }
+    assert_eq!(bench.exit(&shims, &brief).await.code, 7);
+    let log = bench.log(&brief);
+    assert!(log.contains("stdout F all") && log.contains("stderr F of it"), "{log}");
+    bench::eventually("the shim of what is over has ended", || {
+        bench::shims_of(&bench.container_path(&brief)).is_empty()
+    })
+    .await;
+    let line = format!("/proc/{}/cmdline", bench.shim_pid(&long));
+    bench::eventually("the other one is a waiter", || {
+        fs::read_to_string(&line).unwrap().split('\0').skip(1).take(2).eq(["shim", "wait"])
+    })
+    .await;
+    bench.clear(&shims).await;
 }
 
 #[tokio::test]

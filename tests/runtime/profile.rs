@@ -60,6 +60,32 @@ async fn limits_are_set_in_the_cgroup() {
 }
 
 #[tokio::test]
+async fn a_container_is_where_something_limits_counts_or_freezes_it_and_its_shim_is_not() {
+    let bench = Bench::new();
+    let shims = bench.open();
+    let spec = Bench::spec("joined", &["/bin/sleep", "1000"]);
+    let pid = started(&bench, &shims, &spec).await;
+    let own = format!("{}/{}", bench.cgroup, spec.reference.id());
+    let inside = |pid: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let own = lines.filter(|(_, path)| *path == own).flat_map(|(controllers, _)| controllers.split(','));
+        own.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let limiting: &[&str] = &["cpu", "cpuacct", "devices", "freezer", "memory", "pids"];
+    let expected = if bench::is_unified() { &[""] } else { limiting };
+    assert_eq!(inside(&pid.to_string()), expected.iter().map(|&name| name.to_owned()).collect());
+    assert_eq!(inside(&bench.shim_pid(&spec).to_string()).len(), 0);
+    // A program beside it joins all of them too.
+    let words = ["sh", "-c", "cat /proc/self/cgroup"].map(str::to_owned).to_vec();
+    let told = shims.exec_capture(&spec.reference, words, bench::PATIENCE, 4096).await.unwrap().output;
+    let told = String::from_utf8(told).unwrap();
+    let roots = told.lines().filter(|line| line.ends_with(":/")).count();
+    assert_eq!(roots, told.lines().count(), "its own cgroup is the root of what it sees: {told}");
+    bench.clear(&shims).await;
+}
+
+#[tokio::test]
 async fn privileges_are_dropped_and_the_filter_is_on() {
     let bench = Bench::new();
     let shims = bench.open();

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::console::{self, Given};
 use super::executor::Confined;
 use super::users::Users;
-use super::{devices, rootfs, spec, waiter};
+use super::{devices, limits, rootfs, spec, waiter};
 use crate::reconciler::container::{Exit, Namespace};
 use crate::resource::{Timestamp, chain};
 use crate::runtime::cgroup::Hierarchies;
@@ -48,10 +48,10 @@ pub(super) fn run(folder: &Path) -> ExitCode {
         alive
     });
     match outcome {
-        Ok(waiting) => {
-            let error = waiting.exec();
-            println!("become the waiter: {error}");
-        }
+        Ok(waiting) => match waiting.go_on() {
+            Ok(over) => return over,
+            Err(error) => println!("become the waiter: {error}"),
+        },
         Err(reason) => println!("{reason}"),
     }
     ExitCode::FAILURE
@@ -66,39 +66,35 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Hands everything over across `exec`. Returns only if that fails.
+    /// Waits for the container: across `exec`, with everything handed over, unless its program has done
+    /// all that it does by the time that this would take. Returns only if that fails, or it is over.
     #[expect(unsafe_code, reason = "descriptors get the numbers that the waiter expects")]
-    fn exec(self) -> io::Error {
+    fn go_on(self) -> io::Result<ExitCode> {
         print!("ok");
         let _ = io::stdout().flush();
-        let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") else {
-            return io::Error::last_os_error();
-        };
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let handed = [(self.lock.as_raw_fd(), 0), (null.as_raw_fd(), 1), (null.as_raw_fd(), 2)];
         // First out of the way of the numbers that are handed out, then onto them.
-        let Ok(streams) = self.streams.iter().map(above_handed).collect::<io::Result<Vec<_>>>() else {
-            return io::Error::last_os_error();
-        };
-        let mut layers = Vec::new();
-        for layer in &self.layers {
-            match above_handed(layer) {
-                Ok(fd) => layers.push(fd),
-                Err(error) => return error,
-            }
-        }
+        let streams = self.streams.iter().map(above_handed).collect::<io::Result<Vec<_>>>()?;
+        let layers = self.layers.iter().map(above_handed).collect::<io::Result<Vec<_>>>()?;
         let streams = streams.iter().zip(waiter::STREAMS).map(|(fd, number)| (fd.as_raw_fd(), number));
         for (from, to) in handed.into_iter().chain(streams) {
             // SAFETY: plain descriptor numbers; the targets are either standard streams or unused, as
             // everything that stays open was moved above them.
             if unsafe { libc::dup2(from, to) } < 0 {
-                return io::Error::last_os_error();
+                return Err(io::Error::last_os_error());
             }
+        }
+        // Their numbers may be another's by now. They close with `exec`, or with this process.
+        std::mem::forget((null, self.lock, self.streams, self.layers));
+        if self.args.is_brief() {
+            return Ok(waiter::run(&self.args, &[]));
         }
         for layer in &layers {
             // SAFETY: an open descriptor and a flag: it survives `exec`, and with it the lock on a layer.
             unsafe { libc::fcntl(layer.as_raw_fd(), libc::F_SETFD, 0) };
         }
-        self.args.exec()
+        Err(self.args.exec())
     }
 }
 
@@ -159,7 +155,7 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)
         .map_err(|error| format!("detach the mount namespace: {error}"))?;
     let users = order.spec.namespaces.user.map(|range| Users::of(range, &order.spec.namespaces)).transpose()?;
-    let prepared = rootfs::prepare(order, users.as_ref())?;
+    let prepared = rootfs::prepare(folder, order, users.as_ref())?;
     let mut config = spec::config(order, &prepared, &hierarchies, users.as_ref())?;
 
     let oom_score = fs::read(OOM_SCORE).map_err(at("read the shim's OOM score"))?;
@@ -206,6 +202,11 @@ fn launch(
         spec::with_needed(&mut given);
     }
     write(&given)?;
+    let entrances = if hierarchies.is_unified() {
+        Vec::new()
+    } else {
+        limits::make(hierarchies, &order.cgroup, &order.spec.limits)?
+    };
     let (mut failure, executor) = Confined::arm(&order.spec, ends.terminal.as_ref().map(AsRawFd::as_raw_fd))?;
     let mut builder = ContainerBuilder::new(folder.id(), SyscallType::default());
     if let Some(stdin) = ends.stdin {
@@ -213,6 +214,7 @@ fn launch(
     }
     let built = builder
         .with_executor(executor.confined)
+        .with_cgroup_entrances(entrances)
         .with_root_path(folder.path().join("oci"))
         .map_err(|error| format!("create the container: {}", chain(&error)))?
         .with_stdout(ends.stdout)

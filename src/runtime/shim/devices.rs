@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "lists the device's nodes and opens cgroups")]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -89,7 +90,7 @@ pub(super) fn node(device: &DeviceNode) -> Value {
     })
 }
 
-/// What libcontainer tells the devices controller of version 1. It adds the common devices itself.
+/// What the configuration says of them; it is ours to keep, see [`confine`].
 pub(super) fn rules(spec: &ContainerSpec, devices: &[DeviceNode]) -> Vec<Value> {
     if spec.confinement.privileged {
         return vec![json!({"allow": true, "access": "rwm"})];
@@ -107,20 +108,43 @@ pub(super) fn rules(spec: &ContainerSpec, devices: &[DeviceNode]) -> Vec<Value> 
     rules
 }
 
+/// Tells the devices controller of version 1, which takes one rule at a time.
+fn tell_controller(spec: &ContainerSpec, folder: &Path) -> std::io::Result<()> {
+    if spec.confinement.privileged {
+        return fs::write(folder.join("devices.allow"), "a");
+    }
+    fs::write(folder.join("devices.deny"), "a")?;
+    let mut allow = fs::OpenOptions::new().write(true).open(folder.join("devices.allow"))?;
+    for rule in allowed(spec) {
+        allow.write_all(rule.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What a container may do with devices, in the controller's words. Making a node is harmless where no
+/// file system has working ones, and opening it is asked for again.
+fn allowed(spec: &ContainerSpec) -> Vec<String> {
+    let mut rules = vec!["c *:* m".to_owned(), "b *:* m".to_owned()];
+    rules.extend(COMMON.iter().map(|(major, minor)| match minor {
+        Some(minor) => format!("c {major}:{minor} rwm"),
+        None => format!("c {major}:* rwm"),
+    }));
+    rules.extend(spec.devices.iter().map(|device| {
+        let kind = if device.block { 'b' } else { 'c' };
+        format!("{kind} {}:{} {}", device.major, device.minor, device.access)
+    }));
+    rules
+}
+
 /// Holds a container that does not run yet to its devices.
 pub(super) fn confine(spec: &ContainerSpec, hierarchies: &Hierarchies, cgroup: &str) -> Result<(), String> {
-    if spec.confinement.privileged {
-        return Ok(());
-    }
     if !hierarchies.is_unified() {
-        // libcontainer lets every container open /dev/net/tun.
-        let tun = spec.devices.iter().any(|device| !device.block && (device.major, device.minor) == (10, 200));
         let folder = hierarchies.folder("devices", cgroup);
         let folder = folder.ok_or("this kernel has no devices controller, so devices could not be held back")?;
-        if !tun {
-            fs::write(folder.join("devices.deny"), "c 10:200 rwm")
-                .map_err(|error| format!("deny devices in {}: {error}", folder.display()))?;
-        }
+        return tell_controller(spec, &folder)
+            .map_err(|error| format!("hold the container to its devices in {}: {error}", folder.display()));
+    }
+    if spec.confinement.privileged {
         return Ok(());
     }
     let common = COMMON.iter().map(|(major, minor)| Permit {

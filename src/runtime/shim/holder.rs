@@ -80,7 +80,7 @@ pub(super) fn idle() -> ExitCode {
     if all.thread_block().is_err() || give_up().is_err() {
         return ExitCode::FAILURE;
     }
-    super::waiter::forget_startup();
+    crate::runtime::pages::forget_program();
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     loop {

@@ -15,6 +15,7 @@ mod exec;
 mod executor;
 mod holder;
 mod last_words;
+mod limits;
 mod log;
 mod mounts;
 mod privileges;

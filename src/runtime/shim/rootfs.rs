@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
 use super::mounts;
 use super::users::Users;
-use crate::runtime::folder::Order;
+use crate::runtime::folder::{Folder, Order};
 
 /// Longest user database of an image that is read, in bytes.
 const PASSWD_LIMIT: u64 = 1 << 20;
@@ -45,8 +45,8 @@ pub(super) struct Prepared {
 }
 
 /// Mounts and completes the root. The calling process has a mount namespace of its own.
-pub(super) fn prepare(order: &Order, users: Option<&Users>) -> Result<Prepared, String> {
-    let root = mount_overlay(order, users)?;
+pub(super) fn prepare(folder: &Folder, order: &Order, users: Option<&Users>) -> Result<Prepared, String> {
+    let root = mount_overlay(folder, order, users)?;
     let inside = open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|error| format!("open the root: {error}"))?;
     let owner = users.map(|users| users.range.first);
@@ -85,8 +85,8 @@ struct Parts {
     work: OwnedFd,
 }
 
-fn mount_overlay(order: &Order, users: Option<&Users>) -> Result<PathBuf, String> {
-    let parts = open_parts(order, users)?;
+fn mount_overlay(folder: &Folder, order: &Order, users: Option<&Users>) -> Result<PathBuf, String> {
+    let parts = open_parts(folder, order, users)?;
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let lowers: Vec<String> = parts.layers.iter().map(name).collect();
     let options =
@@ -107,12 +107,13 @@ fn mount_overlay(order: &Order, users: Option<&Users>) -> Result<PathBuf, String
     Ok(parts.root)
 }
 
-fn open_parts(order: &Order, users: Option<&Users>) -> Result<Parts, String> {
+fn open_parts(folder: &Folder, order: &Order, users: Option<&Users>) -> Result<Parts, String> {
     let at = |step: &'static str| move |error: io::Error| format!("{step}: {error}");
     if order.layers.is_empty() || order.layers.len() > MAX_LAYERS {
         return Err(format!("the image has {} layers: it must have 1 to {MAX_LAYERS}", order.layers.len()));
     }
-    let (root, upper, work) = (order.scratch.join("root"), order.scratch.join("upper"), order.scratch.join("work"));
+    // Where it is mounted is in memory: each folder of the writable layer is a write to the device's flash.
+    let (root, upper, work) = (folder.path().join("root"), order.scratch.join("upper"), order.scratch.join("work"));
     for (folder, mode) in [(&order.scratch, 0o700), (&root, 0o755), (&upper, 0o755), (&work, 0o700)] {
         DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(at("make the writable layer"))?;
     }

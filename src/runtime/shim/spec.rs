@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::rootfs::Prepared;
 use super::users::Users;
 use super::{devices, privileges};
-use crate::reconciler::container::{ContainerSpec, DeviceNode, Namespace, Namespaces};
+use crate::reconciler::container::{ContainerSpec, DeviceNode, Limits, Namespace, Namespaces};
 use crate::resource::capability;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::Order;
@@ -220,6 +220,17 @@ fn mounts(order: &Order, prepared: &Prepared, unified: bool) -> Vec<Value> {
     mounts
 }
 
+/// The weight of a container's processes, as the kernel takes it.
+pub(super) fn cpu_shares(limits: &Limits) -> u64 {
+    limits.cpu_shares.max(2)
+}
+
+/// The period of a container's quota and how much of it that is, in microseconds.
+pub(super) fn cpu_quota(limits: &Limits) -> Option<(u64, i64)> {
+    let quota = limits.cpu?.saturating_mul(CPU_PERIOD / 1000).max(CPU_QUOTA_MIN);
+    Some((CPU_PERIOD, i64::try_from(quota).unwrap_or(i64::MAX)))
+}
+
 fn resources(order: &Order, hierarchies: &Hierarchies, devices: &[DeviceNode]) -> Result<Value, String> {
     let limits = &order.spec.limits;
     hierarchies.require("pids")?;
@@ -227,12 +238,11 @@ fn resources(order: &Order, hierarchies: &Hierarchies, devices: &[DeviceNode]) -
     let mut resources = json!({
         "devices": devices::rules(&order.spec, devices),
         "pids": {"limit": limits.pids},
-        "cpu": {"shares": limits.cpu_shares.max(2)},
+        "cpu": {"shares": cpu_shares(limits)},
     });
-    if let Some(cpu) = limits.cpu {
-        let quota = cpu.saturating_mul(CPU_PERIOD / 1000).max(CPU_QUOTA_MIN);
-        resources["cpu"]["period"] = json!(CPU_PERIOD);
-        resources["cpu"]["quota"] = json!(i64::try_from(quota).unwrap_or(i64::MAX));
+    if let Some((period, quota)) = cpu_quota(limits) {
+        resources["cpu"]["period"] = json!(period);
+        resources["cpu"]["quota"] = json!(quota);
     }
     if let Some(memory) = limits.memory {
         hierarchies.require("memory")?;

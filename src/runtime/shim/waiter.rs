@@ -25,6 +25,7 @@ use crate::resource::Timestamp;
 use crate::runtime::cgroup::Hierarchies;
 use crate::runtime::folder::{Folder, LogLimits, wake};
 use crate::runtime::leash::Leash;
+use crate::runtime::pages::forget_program;
 use crate::runtime::pidfd::{self, Identity};
 use crate::runtime::settle::now;
 
@@ -35,6 +36,10 @@ pub(super) const STREAMS: [i32; 3] = [3, 4, 5];
 /// Bytes of output a second that are logged; a container that writes more is slowed down, or it
 /// would wear out the device's flash.
 const BYTES_PER_SECOND: usize = 8 << 20;
+
+/// Milliseconds for which a shim waits as it is, with all the memory that it has: to become a waiter costs
+/// some two.
+const BRIEF_MS: u8 = 20;
 
 /// After so long without anything to do, a waiter gives back the pages that it has touched.
 const QUIET: Duration = Duration::from_secs(5);
@@ -115,6 +120,16 @@ impl Args {
             wake: wake.into(),
         };
         Some((args, layers))
+    }
+
+    /// Whether the container is over at once. What it writes meanwhile stays in its pipes. One that can be
+    /// attached to is not made to wait.
+    pub(super) fn is_brief(&self) -> bool {
+        if self.console.is_open() {
+            return false;
+        }
+        let Ok(init) = pidfd::open(self.init.pid) else { return false };
+        poll(&mut [PollFd::new(init.as_fd(), PollFlags::POLLIN)], BRIEF_MS).is_ok_and(|ended| ended > 0)
     }
 
     /// Becomes the waiter: same pid, same children, almost none of the memory.
@@ -268,7 +283,7 @@ fn wait(
             *quiet = Some(QUIET);
             return Ok(());
         }
-        forget_startup();
+        forget_program();
         *quiet = None;
     }
     // What ends by time alone has touched nothing of what was given back, or next to nothing.
@@ -346,25 +361,6 @@ fn reap(pid: i32) -> Option<i32> {
 fn oom_kills(file: &std::path::Path) -> bool {
     let counts = fs::read_to_string(file).unwrap_or_default();
     counts.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
-}
-
-/// Gives back the pages of the program that starting up has touched: waiting needs a few of them, and
-/// these come back by themselves from the file. It is most of what a waiter would keep.
-#[expect(unsafe_code, reason = "the linker's symbols and madvise")]
-pub(super) fn forget_startup() {
-    unsafe extern "C" {
-        static __executable_start: u8;
-        static etext: u8;
-    }
-    const PAGE: usize = 64 << 10;
-    let start = (&raw const __executable_start).addr().next_multiple_of(PAGE);
-    let end = (&raw const etext).addr() / PAGE * PAGE;
-    if start < end {
-        let program = (&raw const __executable_start).with_addr(start).cast_mut().cast();
-        // SAFETY: between these symbols the program is mapped privately from its file, read-only and
-        // never written: dropped pages read the same again. Aligned to the largest page there is.
-        unsafe { libc::madvise(program, end - start, libc::MADV_DONTNEED) };
-    }
 }
 
 /// Nobody stops a waiter by accident: it ends when its container does.

@@ -33,6 +33,8 @@ pub struct ContainerBuilder {
     pub stdout: Option<OwnedFd>,
     // RawFd set to stderr of the container init process.
     pub stderr: Option<OwnedFd>,
+    /// Where the container's process joins its cgroups, if the caller made them.
+    pub(super) cgroup_entrances: Vec<OwnedFd>,
 }
 
 /// Builder that can be used to configure the common properties of
@@ -82,6 +84,7 @@ impl ContainerBuilder {
             stdin: None,
             stdout: None,
             stderr: None,
+            cgroup_entrances: Vec::new(),
         }
     }
 
@@ -336,6 +339,14 @@ impl ContainerBuilder {
     /// ```
     pub fn with_stderr(mut self, stderr: impl Into<OwnedFd>) -> Self {
         self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// Has the container join cgroups that the caller has made and limited: its process writes `0` to
+    /// each of these files. With any of them nothing else is done about cgroups, neither now nor when
+    /// the container could not be created.
+    pub fn with_cgroup_entrances(mut self, entrances: Vec<OwnedFd>) -> Self {
+        self.cgroup_entrances = entrances;
         self
     }
 

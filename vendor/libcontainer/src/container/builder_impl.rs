@@ -58,6 +58,8 @@ pub(super) struct ContainerBuilderImpl {
     pub stdout: Option<OwnedFd>,
     // RawFd set to stderr of the container init process.
     pub stderr: Option<OwnedFd>,
+    // Where the container's process joins its cgroups, if the caller made them.
+    pub cgroup_entrances: Vec<OwnedFd>,
     // Indicate if the init process should be a sibling of the main process.
     pub as_sibling: bool,
     // Run the process in an (existing) sub-cgroup(s)
@@ -188,6 +190,7 @@ impl ContainerBuilderImpl {
             stdin: self.stdin.as_ref().map(|x| x.as_raw_fd()),
             stdout: self.stdout.as_ref().map(|x| x.as_raw_fd()),
             stderr: self.stderr.as_ref().map(|x| x.as_raw_fd()),
+            cgroup_entrances: self.cgroup_entrances.iter().map(|x| x.as_raw_fd()).collect(),
             as_sibling: self.as_sibling,
             pid_file: self.pid_file.to_owned(),
         };
@@ -225,19 +228,22 @@ impl ContainerBuilderImpl {
 
     fn cleanup_container(&self) -> Result<(), LibcontainerError> {
         let linux = self.spec.linux().as_ref().ok_or(MissingSpecError::Linux)?;
-        let cgroups_path = utils::get_cgroup_path(linux.cgroups_path(), &self.container_id);
-        let cmanager =
-            libcgroups::common::create_cgroup_manager(libcgroups::common::CgroupConfig {
-                cgroup_path: cgroups_path,
-                systemd_cgroup: self.use_systemd || self.user_ns_config.is_some(),
-                container_name: self.container_id.to_string(),
-            })?;
-
         let mut errors = Vec::new();
 
-        if let Err(e) = cmanager.remove() {
-            tracing::error!(error = ?e, "failed to remove cgroup manager");
-            errors.push(e.to_string());
+        // Cgroups that the caller made are the caller's to remove.
+        if self.cgroup_entrances.is_empty() {
+            let cgroups_path = utils::get_cgroup_path(linux.cgroups_path(), &self.container_id);
+            let cmanager =
+                libcgroups::common::create_cgroup_manager(libcgroups::common::CgroupConfig {
+                    cgroup_path: cgroups_path,
+                    systemd_cgroup: self.use_systemd || self.user_ns_config.is_some(),
+                    container_name: self.container_id.to_string(),
+                })?;
+
+            if let Err(e) = cmanager.remove() {
+                tracing::error!(error = ?e, "failed to remove cgroup manager");
+                errors.push(e.to_string());
+            }
         }
 
         if let Some(container) = &self.container {

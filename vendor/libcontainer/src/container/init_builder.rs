@@ -130,6 +130,7 @@ impl InitContainerBuilder {
             stdin: self.base.stdin,
             stdout: self.base.stdout,
             stderr: self.base.stderr,
+            cgroup_entrances: self.base.cgroup_entrances,
             as_sibling: self.as_sibling,
             sub_cgroup_path: None,
             process_label: None,

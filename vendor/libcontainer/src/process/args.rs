@@ -50,6 +50,8 @@ pub struct ContainerArgs {
     pub stdout: Option<RawFd>,
     // RawFd set to stderr of the container init process.
     pub stderr: Option<RawFd>,
+    // Where the container's process joins its cgroups, if the caller made them.
+    pub cgroup_entrances: Vec<RawFd>,
     // Indicate if the init process should be a sibling of the main process.
     pub as_sibling: bool,
     /// File path used to communicate the PID of the

@@ -1,4 +1,4 @@
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
 
 use libcgroups::common::CgroupManager;
 use nix::unistd::{Gid, Pid, Uid, close, getpid, write};
@@ -52,11 +52,6 @@ pub fn container_intermediate_process(
     let spec = &args.spec;
     let linux = spec.linux().as_ref().ok_or(MissingSpecError::Linux)?;
     let namespaces = Namespaces::try_from(linux.namespaces().as_ref())?;
-    let rootless = rootless_required(command.as_ref()).unwrap_or(false);
-    let cgroup_manager = libcgroups::common::create_cgroup_manager(args.cgroup_config.to_owned())
-        .map_err(|e| IntermediateProcessError::Cgroup(e.to_string()))?
-        .with_rootless(rootless);
-
     let current_pid = Pid::this();
     // setting CPU affinity for tenant container before cgroup move
     if matches!(args.container_type, ContainerType::TenantContainer { .. }) {
@@ -82,11 +77,20 @@ pub fn container_intermediate_process(
     // In addition this needs to be done before we enter the cgroup namespace as
     // the cgroup of the process will form the root of the cgroup hierarchy in
     // the cgroup namespace.
-    apply_cgroups(
-        &cgroup_manager,
-        linux.resources().as_ref(),
-        matches!(args.container_type, ContainerType::InitContainer),
-    )?;
+    if args.cgroup_entrances.is_empty() {
+        let rootless = rootless_required(command.as_ref()).unwrap_or(false);
+        let cgroup_manager =
+            libcgroups::common::create_cgroup_manager(args.cgroup_config.to_owned())
+                .map_err(|e| IntermediateProcessError::Cgroup(e.to_string()))?
+                .with_rootless(rootless);
+        apply_cgroups(
+            &cgroup_manager,
+            linux.resources().as_ref(),
+            matches!(args.container_type, ContainerType::InitContainer),
+        )?;
+    } else {
+        join_cgroups(&args.cgroup_entrances)?;
+    }
 
     // setting CPU affinity for tenant container after cgroup move
     if matches!(args.container_type, ContainerType::TenantContainer { .. }) {
@@ -316,6 +320,19 @@ fn setup_time_offsets(sender: &mut MainSender, receiver: &mut IntermediateReceiv
         ))
     })?;
 
+    Ok(())
+}
+
+/// Joins cgroups that the caller has made and limited: `0` stands for the process that writes it.
+fn join_cgroups(entrances: &[RawFd]) -> Result<()> {
+    for entrance in entrances {
+        // The caller keeps the files open until the container was created.
+        let entrance = unsafe { BorrowedFd::borrow_raw(*entrance) };
+        write(entrance, b"0").map_err(|err| {
+            tracing::error!(?err, "failed to join a cgroup");
+            IntermediateProcessError::Cgroup(format!("join it: {err}"))
+        })?;
+    }
     Ok(())
 }
 

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::os::unix::io::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -84,6 +85,7 @@ impl Device {
         I: IntoIterator<Item = &'a LinuxDevice>,
     {
         let old_mode = umask(Mode::from_bits_truncate(0o000));
+        let mut parents = HashMap::new();
         devices
             .into_iter()
             .map(|dev| {
@@ -98,7 +100,7 @@ impl Device {
                 if bind {
                     self.bind_dev(rootfs, dev)
                 } else {
-                    self.mknod_dev(rootfs, dev)
+                    self.mknod_dev(rootfs, dev, &mut parents)
                 }
             })
             .collect::<Result<Vec<_>>>()?;
@@ -143,7 +145,12 @@ impl Device {
         Ok(())
     }
 
-    fn mknod_dev(&self, rootfs: &Path, dev: &LinuxDevice) -> Result<()> {
+    fn mknod_dev(
+        &self,
+        rootfs: &Path,
+        dev: &LinuxDevice,
+        parents: &mut HashMap<PathBuf, PathBuf>,
+    ) -> Result<()> {
         fn makedev(major: i64, minor: i64) -> u64 {
             ((minor & 0xff)
                 | ((major & 0xfff) << 8)
@@ -151,7 +158,16 @@ impl Device {
                 | ((major & !0xfff) << 32)) as u64
         }
 
-        let full_container_path = create_container_dev_path(rootfs, dev)?;
+        // Most nodes lie in one folder: that is looked up, and made, once. `mknod` follows no link at
+        // the node's own name.
+        let (Some(parent), Some(name)) = (dev.path().parent(), dev.path().file_name()) else {
+            return Err(DeviceError::InvalidDevicePath(dev.path().to_path_buf()));
+        };
+        if !parents.contains_key(parent) {
+            let folder = create_container_dev_folder(rootfs, parent)?;
+            parents.insert(parent.to_path_buf(), folder);
+        }
+        let full_container_path = parents[parent].join(name);
 
         self.syscall
             .mknod(
@@ -191,6 +207,22 @@ impl Device {
 
         Ok(())
     }
+}
+
+/// A folder of device nodes inside the root, made if there is none.
+fn create_container_dev_folder(rootfs: &Path, folder: &Path) -> Result<PathBuf> {
+    let relative = folder
+        .as_relative()
+        .map_err(|err| DeviceError::Other(err.into()))?;
+    let path = safe_path::scoped_join(rootfs, relative).map_err(|err| {
+        tracing::error!("failed to join {rootfs:?} with {folder:?}: {err}");
+        DeviceError::Other(err.into())
+    })?;
+    std::fs::create_dir_all(&path).map_err(|err| {
+        tracing::error!("failed to create {path:?}: {err}");
+        DeviceError::Other(err.into())
+    })?;
+    Ok(path)
 }
 
 fn create_container_dev_path(rootfs: &Path, dev: &LinuxDevice) -> Result<PathBuf> {
@@ -284,6 +316,7 @@ mod tests {
                         .gid(1000u32)
                         .build()
                         .unwrap(),
+                    &mut HashMap::new(),
                 )
                 .is_ok()
         );

@@ -1,6 +1,6 @@
 use std::fs::{Permissions, canonicalize};
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -597,12 +597,12 @@ impl Mount {
             })?;
 
             if src.is_dir() {
-                root.mkdir_all(container_dest, &dir_perm)?;
-            } else {
+                make_folder(&root, container_dest, &dir_perm)?;
+            } else if root.resolve(container_dest).is_err() {
                 let parent = container_dest
                     .parent()
                     .ok_or(MountError::Custom("destination has no parent".to_string()))?;
-                root.mkdir_all(parent, &dir_perm)?;
+                make_folder(&root, parent, &dir_perm)?;
 
                 match root.create_file(
                     container_dest,
@@ -623,7 +623,7 @@ impl Mount {
 
             src
         } else {
-            root.mkdir_all(container_dest, &dir_perm)?;
+            make_folder(&root, container_dest, &dir_perm)?;
             PathBuf::from(source)
         };
 
@@ -1012,6 +1012,32 @@ pub fn find_parent_mount(
             MountError::Custom(format!("can't find the parent mount of {:?}", rootfs))
         })?;
     Ok(parent_mount_info)
+}
+
+/// Makes a folder inside the root, unless the path leads to one there. What there is, and what lies in
+/// a folder that there is, takes no more than resolving it in the root; only a deeper path needs the
+/// whole walk, which checks each of its steps.
+fn make_folder(root: &Root, path: &Path, perm: &Permissions) -> Result<()> {
+    let is_folder = || -> Option<bool> {
+        let found = OwnedFd::from(root.resolve(path).ok()?);
+        let mode = nix::sys::stat::fstat(found.as_raw_fd()).ok()?.st_mode;
+        Some(mode & libc::S_IFMT == libc::S_IFDIR)
+    };
+    if is_folder() == Some(true) {
+        return Ok(());
+    }
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+        && let Ok(parent) = root.resolve(parent)
+    {
+        let parent = OwnedFd::from(parent);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(perm.mode());
+        let made = nix::sys::stat::mkdirat(Some(parent.as_raw_fd()), name, mode);
+        if made.is_ok() && is_folder() == Some(true) {
+            return Ok(());
+        }
+    }
+    root.mkdir_all(path, perm)?;
+    Ok(())
 }
 
 #[cfg(test)]
