@@ -120,7 +120,7 @@ mod tests {
     fn a_leash_is_pulled_when_contact_is_too_old_and_again_while_that_is_so() {
         let dir = tempfile::tempdir().unwrap();
         let contact = dir.path().join(CONTACT);
-        let length = Duration::from_secs(60);
+        let length = Duration::from_mins(1);
         let mut leash = Leash { length, contact: contact.clone(), boot: boot(), begun: since_boot(), pulled: None };
         let pulled = std::cell::Cell::new(0);
         let pull = || pulled.set(pulled.get() + 1);

@@ -47,6 +47,7 @@ pub(crate) fn upgrade(bytes: &[u8]) {
 
 /// What is real: a signature, a record, a rollout, a stamp.
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the stamp is that of this very program")]
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut program = std::fs::read("/proc/self/exe").unwrap_or_default();
     let stamp = b"HTIK-ESAELER-PMATS:".len();

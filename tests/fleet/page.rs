@@ -123,7 +123,9 @@ impl Names {
             wrong.extend(printed.iter().map(|line| format!("is not shown: {line}")));
         }
         if wrong.is_empty() {
-            learnt.into_iter().for_each(|(shown, here)| self.set(&shown, &here));
+            for (shown, here) in learnt {
+                self.set(&shown, &here);
+            }
         }
         wrong
     }

@@ -102,7 +102,7 @@ impl Stage {
         if !dir.exists() {
             let mut text = settings.to_owned();
             for (key, folder) in [("data_dir", "data"), ("run_dir", "run"), ("log_dir", "log")] {
-                writeln!(text, "{key} = {:?}", dir.join(folder)).unwrap();
+                writeln!(text, "{key} = \"{}\"", dir.join(folder).display()).unwrap();
             }
             writeln!(text, "cgroup = \"/kith/dev/{}/{name}\"\nmanifests_dir = \"\"", self.fleet.name()).unwrap();
             self.write(&format!("{name}/agent.toml"), &text);
@@ -215,8 +215,7 @@ impl Stage {
             match how {
                 How::Part => part = true,
                 How::Refused(why) => (succeeds, says) = (Some(false), why),
-                How::Judges(what) => (succeeds, says, part) = (None, what, true),
-                How::GoesOn(_, what) => (succeeds, says, part) = (None, what, true),
+                How::Judges(what) | How::GoesOn(_, what) => (succeeds, says, part) = (None, what, true),
                 _ => {}
             }
         }

@@ -25,7 +25,9 @@ fn type_pages(stage: &mut Stage, pages: &[&str]) {
     let wanted = pages.iter().filter(|page| only.as_ref().is_none_or(|only| *page == only));
     for step in wanted.flat_map(|page| steps(page)) {
         let found = stage.play(&step, &notes_of(&step));
-        found.iter().for_each(|what| eprintln!("    {what}"));
+        for what in &found {
+            eprintln!("    {what}");
+        }
         wrong.extend(found);
     }
     assert!(wrong.is_empty(), "{} things are not as the pages say:\n{}", wrong.len(), wrong.join("\n"));

@@ -93,6 +93,7 @@ fn start(
     // nothing, and leaves by `_exit` without running anything of its parent's.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
+        // SAFETY: system calls alone, on descriptors that are the child's own copies; see above.
         ForkResult::Child => unsafe {
             // Its copies of the parent's ends: a parent that is gone has to be seen.
             libc::close(told);
