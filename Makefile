@@ -15,12 +15,13 @@ SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --carg
 
 DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
 
-.PHONY: deb deb-arm64 deb-armhf debs build demo test simulation soak check fuzz bench bench-traffic bench-profiles \
+.PHONY: deb deb-arm64 deb-armhf debs build demo test simulation soak check fuzz bench bench-start bench-traffic bench-profiles \
 	cross cross-test vm vm-arm tools-build tools-test tools-bench install clean
 
 build: tools-build
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --bin kith --target $(HOST)
 	@install -D target/$(HOST)/release/kith $(KITH)
+	@[ $$(stat -c %s $(KITH)) -le 15000000 ] || echo "warning: $(KITH) is larger than 15 MB: docs/benchmarks.md#how-it-is-built" >&2
 
 demo: build
 	@scripts/install.sh busybox-static curl
@@ -53,6 +54,10 @@ bench: build tools-bench
 fuzz: tools-build
 	@scripts/install.sh g++:build-essential
 	scripts/fuzz.sh
+
+# Containers against crun and runc.
+bench-start: build tools-bench
+	KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start
 
 # Bytes over each link and to each disk of an idle fleet, in every profile: a quarter of an hour.
 bench-traffic: build

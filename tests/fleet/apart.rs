@@ -60,7 +60,8 @@ fn never_two<T>(fleet: &Fleet, work: impl FnOnce() -> T) -> T {
 fn a_pod_that_must_not_run_twice_stops_before_another_begins() {
     let fleet = Fleet::up_with("t-apart", 3, &["lost_after_seconds=3"]);
     fleet.load_hello();
-    deploy(&fleet, "4s");
+    // Longer than an agent takes to come back on a busy machine.
+    deploy(&fleet, "20s");
     let home = node(&fleet.wait_ready_pods("d1", 1)[0]).to_owned();
     let before = fleet.containers(&home);
     let there = other_than(&home);

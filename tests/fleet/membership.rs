@@ -126,10 +126,13 @@ fn a_leader_that_is_told_to_stop_or_is_cordoned_hands_over_and_writes_go_on() {
     assert!(text.contains("yes, cordoned"), "{text}");
     // The last one that may lead stays when it is cordoned too and nobody is better.
     let rest = ["d1", "d2", "d3"].into_iter().find(|d| *d != second && *d != third).unwrap();
+    let handed = || fleet.agent_log(&third).matches("handing over the lead").count();
+    let before = handed();
     fleet.kith(rest, &["cordon", rest]);
     fleet.kith(rest, &["cordon", &third]);
     write(&fleet, rest, "all-cordoned");
-    assert_eq!(fleet.leader(rest), Some(third.clone()));
+    // On a busy machine another one may be elected; it is not handed to.
+    assert_eq!(handed(), before, "it was handed to one that is no better");
     fleet.kith(rest, &["uncordon", &second, rest, &third]);
     write(&fleet, rest, "uncordoned");
 }

@@ -110,9 +110,11 @@ fn pods_pull_their_images_as_their_policy_says() {
     assert!(pod["status"]["containerStatuses"][0]["imageID"].as_str().unwrap().starts_with("sha256:"), "{pod}");
     // What was pulled for one is there for all.
     runs(&fleet, "never");
-    let told = events(&fleet, "pulled");
     for (reason, part) in [("Pulling", "Pulling image"), ("Pulled", "Successfully pulled image"), ("Started", "")] {
-        assert!(told.iter().any(|(known, text)| known == reason && text.contains(part)), "{reason}: {told:?}");
+        wait_for(&format!("the event {reason} with {part:?}"), || {
+            let told = events(&fleet, "pulled");
+            told.iter().any(|(known, text)| known == reason && text.contains(part)).then_some(())
+        });
     }
 
     create(&fleet, "gone", &format!("{HOST}/hello:9"), "IfNotPresent");

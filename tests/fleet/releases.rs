@@ -69,7 +69,11 @@ fn this_release_and_the_one_before_work_in_one_fleet() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("on-{device}")}, "spec": {
             "nodeName": device, "hostNetwork": true, "terminationGracePeriodSeconds": 1,
             "containers": [{"name": "c", "image": "hello:1", "command": ["sleep", "100000"]}]}});
-        assert_eq!(fleet.request("d1", "POST", "/api/v1/namespaces/default/pods", Some(&pod)).unwrap().status, 201);
+        // Without a quorum for a moment, nobody knows whether it was written.
+        wait_for("the pod to be taken", || {
+            let answer = fleet.request("d1", "POST", "/api/v1/namespaces/default/pods", Some(&pod)).ok()?;
+            matches!(answer.status, 201 | 409).then_some(())
+        });
     }
     let pods = fleet.wait_ready_pods("d1", 3);
     let before = containers(&fleet, &devices);

@@ -60,14 +60,23 @@ fn other(stage: &mut Stage, image: &str) {
     stage.prepare(&format!("kith image import other.tar {image} --cmd /data"));
 }
 
-/// A pod of the Deployment of the examples, on d1, is meant where the page names one.
-fn hello(stage: &mut Stage) {
-    stage.prepare("kith apply -f configs/examples/hello.yaml");
-    let pods = wait_for("three pods", || {
+/// Waits for the three copies of the Deployment of the examples to be there alone, oldest first.
+fn copies(stage: &Stage, host_network: bool) -> Vec<serde_json::Value> {
+    let mut pods = wait_for("three copies and no more", || {
         let mut pods = stage.fleet.pods("d1");
         pods.retain(|pod| name(pod).starts_with("hello-"));
-        (pods.len() == 3 && pods.iter().all(is_ready)).then_some(pods)
+        let settled = |pod: &serde_json::Value| is_ready(pod) && (pod["spec"]["hostNetwork"] == true) == host_network;
+        (pods.len() == 3 && pods.iter().all(settled)).then_some(pods)
     });
+    pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].to_string());
+    pods
+}
+
+/// A pod of that Deployment, on d1, is meant where the page names one. Of two there, the older one has
+/// the port.
+fn hello(stage: &mut Stage) {
+    stage.prepare("kith apply -f configs/examples/hello.yaml");
+    let pods = copies(stage, true);
     for (device, shown) in [("d1", "hello-w6h6zlfl5z-79zt9"), ("d2", "hello-w6h6zlfl5z-glp7k")] {
         let pod = pods.iter().find(|pod| node(pod) == device).unwrap_or(&pods[0]);
         stage.names.set(shown, name(pod));
@@ -79,14 +88,8 @@ fn apart(stage: &mut Stage) {
     let text = std::fs::read_to_string("configs/examples/hello.yaml").unwrap();
     stage.write("apart.yaml", &text.replace("hostNetwork: true", "hostNetwork: false"));
     stage.prepare("kith apply -f apart.yaml");
-    wait_for("the port to be free", || {
-        let open = stage.fleet.exec("d1", &["curl", "-s", "http://127.0.0.1:8080/"]).status.success();
-        let ready = stage.fleet.ready_pods("d1").iter().filter(|pod| name(pod).starts_with("hello-")).count();
-        (!open && ready >= 3).then_some(())
-    });
-    let pods = stage.fleet.ready_pods("d1");
-    let pod = pods.iter().find(|pod| name(pod).starts_with("hello-")).expect("a copy");
-    stage.names.set("hello-w6h6zlfl5z-79zt9", name(pod));
+    let pods = copies(stage, false);
+    stage.names.set("hello-w6h6zlfl5z-79zt9", name(&pods[0]));
 }
 
 /// A pod that waits for keys.
@@ -180,6 +183,8 @@ const CLI: &[Note] = &[
     Note("docs/cli.md", "kith rollout status deployment/hello", Part),
     Note("docs/cli.md", "kith drain d2", After(hello)),
     Note("docs/cli.md", "kith logs pod/hello-w6h6zlfl5z-79zt9 --timestamps", After(hello)),
+    // A copy that found its port taken says so, and takes the next one.
+    Note("docs/cli.md", "kith logs pod/hello-w6h6zlfl5z-79zt9 --timestamps", Part),
     Note("docs/cli.md", "kith run shell --image hello:1 -i -t --rm --command -- sh", Terminal("exit\n")),
     Note("docs/cli.md", "kith exec -i -t deployment/hello -- sh", Terminal("exit\n")),
     Note(
@@ -348,6 +353,12 @@ const BUILDING: &[Note] = &[
     Note("docs/benchmarks.md", "make bench", Elsewhere(BY_HAND, "Makefile", "--bench fleet")),
     Note("docs/benchmarks.md", "make bench-profiles", Elsewhere(BY_HAND, "Makefile", "scripts/profiles.sh")),
     Note("docs/benchmarks.md", "scripts/profiles.sh s-thin", Elsewhere(BY_HAND, "scripts/profiles.sh", "s-thin")),
+    Note(
+        "docs/benchmarks.md",
+        "scripts/measure.py usual=target/release/kith 'tiny=target/release/kith,device_profiles=[\"tiny\"]'",
+        Elsewhere(BY_HAND, "scripts/measure.py", "SETTING=VALUE"),
+    ),
+    Note("docs/benchmarks.md", "make bench-start", Elsewhere(BY_HAND, "Makefile", "--bench start")),
     Note("docs/benchmarks.md", "cargo bench --bench scale", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "cargo bench --bench scale -- 400 100", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "make bench-traffic", Elsewhere(BY_HAND, "Makefile", "-- traffic")),
