@@ -9,6 +9,8 @@ KITH := target/release/kith
 # made like the program, which is static, at a fixed address, and without tables to unwind by.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC := $(shell scripts/flags.sh)
+# What benches measure: they leave a program of their own where $(KITH) is.
+MEASURED := $(CURDIR)/target/$(HOST)/release/kith
 # Chance inside of tokio follows from the seed only with this setting.
 SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --cargo-profile simulation \
 	--features seeded-bugs --test simulation --no-capture
@@ -48,7 +50,7 @@ check: tools-build
 	cargo clippy --locked --features seeded-bugs --lib --test simulation -- -D warnings
 
 bench: build tools-bench
-	KITH=$(CURDIR)/$(KITH) KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start --bench sandbox --bench pull --bench fleet --bench scale
+	KITH=$(MEASURED) KITH_EXE=$(MEASURED) cargo bench --locked --bench start --bench sandbox --bench pull --bench fleet --bench scale
 
 # Every decoder of bytes from outside: FUZZ_SECONDS=60 for each, two at once.
 fuzz: tools-build
@@ -57,12 +59,12 @@ fuzz: tools-build
 
 # Containers against crun and runc.
 bench-start: build tools-bench
-	KITH_EXE=$(CURDIR)/$(KITH) cargo bench --locked --bench start
+	KITH_EXE=$(MEASURED) cargo bench --locked --bench start
 
 # Bytes over each link and to each disk of an idle fleet, in every profile: a quarter of an hour.
 bench-traffic: build
 	@scripts/install.sh mkfs.ext4:e2fsprogs nft:nftables
-	KITH=$(CURDIR)/$(KITH) cargo bench --locked --bench fleet -- traffic
+	KITH=$(MEASURED) cargo bench --locked --bench fleet -- traffic
 
 # Other ways to build what is released: size, start, memory and processor time of each.
 bench-profiles: tools-build

@@ -175,7 +175,8 @@ async fn waiter_memory(shims: &Shims, layer: &Path, run_dir: &Path) {
         pids.push(state["shim"]["pid"].as_u64().unwrap());
     }
     // The last ones have only just become waiters.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A waiter gives back what its start has touched when it had nothing to do for five seconds.
+    tokio::time::sleep(Duration::from_secs(8)).await;
     for pid in pids {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
