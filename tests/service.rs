@@ -201,6 +201,27 @@ fn upgrades_itself(machine: &Machine, program: &str) {
     machine.run("dpkg --verify kith");
 }
 
+/// Stopped, it leaves containers and folders alone, and takes them over at its start. The watchdog is fed
+/// by what the agent does about pods.
+fn stops_and_starts(machine: &Machine, program: &str) {
+    machine.run("systemctl stop kith");
+    assert_eq!(machine.try_run("systemctl is-active kith").1.trim(), "inactive");
+    assert_eq!(machine.program(), program);
+    let (refused, said) = machine.try_run("kith get pods");
+    assert!(!refused && said.contains("is the agent running?"), "{said}");
+    // A folder that is gone is made again at boot.
+    machine.run("mv /var/log/kith /var/log/kept && systemd-tmpfiles --create kith.conf");
+    assert_eq!(machine.run("stat -c %a /var/log/kith").trim(), "750");
+    machine.run("rmdir /var/log/kith && mv /var/log/kept /var/log/kith && systemctl start kith");
+    machine.active("0");
+    machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
+    assert_eq!(machine.program(), program);
+    let fed = || machine.run("systemctl show -p WatchdogTimestampMonotonic --value kith").trim().to_owned();
+    let before = fed();
+    machine.run("kith label pod sleeper seen=again");
+    machine.eventually("the watchdog is fed", |_| fed() != before);
+}
+
 #[test]
 fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_container() {
     assert!(nix::unistd::geteuid().is_root(), "this test boots a system in a container: run it as root");
@@ -271,6 +292,7 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
     assert_eq!(machine.program(), program);
 
+    stops_and_starts(&machine, &program);
     upgrades_itself(&machine, &program);
 
     machine.run("dpkg --purge kith");
