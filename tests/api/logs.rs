@@ -43,8 +43,14 @@ async fn logs_are_read_over_rotations() {
     let device = fleet.device("a").await;
     let folder = running(&fleet, &device, "web", "a").await;
     let path = format!("{PODS}/web/log");
+    let lost = device.get(&path).await.expect(400);
+    let told = "no log of container \"main\" in pod \"web\" is on its device: there is no room for one, which kith doctor \
+                tells there, or it was lost";
+    assert_eq!(lost["message"], told);
+    let waits = container(0, &json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    status(&device, "web", &json!({"phase": "Pending", "containerStatuses": [waits]})).await;
     let waiting = device.get(&path).await.expect(400);
-    assert_eq!(waiting["message"], "container \"main\" in pod \"web\" is waiting to start: ContainerCreating");
+    assert_eq!(waiting["message"], "container \"main\" in pod \"web\" is waiting to start: ImagePullBackOff");
 
     write(&folder.join("0.log.2"), &[("F", "one"), ("F", "two")]);
     write(&folder.join("0.log.1"), &[("P", "thr"), ("F", "ee"), ("F", "four")]);

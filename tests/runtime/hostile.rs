@@ -106,6 +106,20 @@ async fn a_flood_of_output_is_bounded_on_disk_and_in_memory() {
 }
 
 #[tokio::test]
+async fn a_container_that_runs_has_a_log() {
+    let bench = Bench::new();
+    let shims = bench.open();
+    for round in 0..8 {
+        let spec = Bench::spec(&format!("silent-{round}"), &["/bin/sleep", "1000"]);
+        shims.start(spec.clone(), bench.layers()).await.unwrap();
+        // Whoever sees that it runs asks for its log at once.
+        let log = kith::reconciler::container::log_path(&bench.path().join("log"), &spec.reference);
+        assert!(log.exists(), "round {round}");
+    }
+    bench.clear(&shims).await;
+}
+
+#[tokio::test]
 async fn output_right_before_the_end_is_not_lost() {
     let bench = Bench::new();
     let shims = bench.open();

@@ -157,6 +157,13 @@ fn missing(pod: &Value, container: &str, previous: bool) -> String {
         return format!("previous terminated container \"{container}\" in pod \"{name}\" not found");
     }
     let status = status_of(pod, container);
+    let ran = ["state.running", "state.terminated"];
+    if status.is_some_and(|status| ran.iter().any(|state| meta::at(status, state).is_some())) {
+        return format!(
+            "no log of container \"{container}\" in pod \"{name}\" is on its device: there is no room for one, \
+             which kith doctor tells there, or it was lost"
+        );
+    }
     let reason = status.map_or("", |status| meta::text_at(status, "state.waiting.reason"));
     let reason = if reason.is_empty() { "ContainerCreating" } else { reason };
     format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
@@ -193,6 +200,3 @@ impl Life {
         self.api.inner.config.shutdown.clone()
     }
 }
-
-#[cfg(test)]
-mod tests;

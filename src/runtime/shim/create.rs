@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::console::{self, Given};
 use super::executor::Confined;
+use super::log::LogFile;
 use super::users::Users;
 use super::{devices, limits, rootfs, spec, waiter};
 use crate::reconciler::container::{Exit, Namespace};
@@ -167,6 +168,8 @@ fn create(folder: &Folder, order: &Order) -> Result<Waiting, String> {
     drop(users);
     reset_oom_score(&oom_score).map_err(at("reset the shim's OOM score"))?;
     leash::tie(folder, &order.spec).map_err(at("write the container's leash"))?;
+    // Whoever reads that it runs may ask for its log.
+    LogFile::new(order.log.clone()).open();
     folder.write_progress(&Progress { shim, running: Some((init, started)) }).map_err(at("write state.json"))?;
     let args = waiter::Args {
         folder: folder.path().to_owned(),

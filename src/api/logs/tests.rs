@@ -1,1 +1,0 @@
-//! Logs as written by shims, read back through the API.
