@@ -213,7 +213,7 @@ fn stops_and_starts(machine: &Machine, program: &str) {
     assert_eq!(machine.try_run("systemctl is-active kith").1.trim(), "inactive");
     assert_eq!(machine.program(), program);
     let (refused, said) = machine.try_run("kith get pods");
-    assert!(!refused && said.contains("is the agent running?"), "{said}");
+    assert!(!refused && said.contains("is the agent running? systemctl start kith starts it"), "{said}");
     // A folder that is gone is made again at boot.
     machine.run("mv /var/log/kith /var/log/kept && systemd-tmpfiles --create kith.conf");
     assert_eq!(machine.run("stat -c %a /var/log/kith").trim(), "750");
@@ -280,7 +280,8 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     machine.run("man -w kith-apply && test -s /usr/share/doc/kith/copyright");
     machine.run("bash -n /usr/share/bash-completion/completions/kith");
 
-    machine.run("kith init --name gate");
+    let said = machine.run("kith init --name gate");
+    assert!(said.contains("if it does not run: systemctl start kith"), "{said}");
     machine.eventually("the device is ready", |machine| {
         machine.try_run("kith status").1.contains("gate leads") || machine.try_run("kith get nodes").1.contains("Ready")
     });

@@ -55,7 +55,7 @@ fn values_of_names<'a>(command: &'a Command, path: &mut Vec<&'a str>) -> String 
     let mut lines = String::new();
     for values in command.get_positionals().map(clap::Arg::get_possible_values).filter(|values| !values.is_empty()) {
         let Some((first, others)) = path.split_first() else { continue };
-        let seen: String = others.iter().map(|name| format!("; and __fish_seen_subcommand_from {name}")).collect();
+        let seen: String = others.iter().flat_map(|name| ["; and __fish_seen_subcommand_from ", name]).collect();
         let values: Vec<&str> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
         let (condition, values) = (format!("__fish_kith_using_subcommand {first}{seen}"), values.join(" "));
         let _ = writeln!(lines, "complete -c kith -n \"{condition}\" -f -a \"{values}\"");
