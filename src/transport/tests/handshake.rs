@@ -2,7 +2,6 @@
 //! message, and for what both sides must know without being told.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use quinn::{Connection, RecvStream, SendStream};
 use ring::hmac;
@@ -14,7 +13,6 @@ use super::*;
 use crate::identity::{Epoch, Preference};
 use crate::store::golden::{self, Message};
 
-const FILE: &str = "tests/golden/wire-join-1.txt";
 /// The joiner's key in the file; on a real connection its own stands there instead.
 const KEY: DeviceKey = DeviceKey([7; 32]);
 
@@ -89,12 +87,12 @@ fn the_handshake_is_read_and_written_as_before() {
     for (name, bytes) in [("protocol", JOIN), ("exporter-label", EXPORTER_LABEL)] {
         messages.push((name.into(), bytes.to_vec(), Some(bytes.to_vec())));
     }
-    golden::compare(FILE, &messages);
+    golden::compare("tests/golden/wire-join-1.txt", &messages);
 }
 
 /// A line of the file, with the key of who joins.
 fn line(name: &str, key: DeviceKey) -> Vec<u8> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE)).unwrap();
+    let text = include_str!("../../../tests/golden/wire-join-1.txt");
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let mut bytes = hex::decode(found.unwrap_or_else(|| panic!("no line for {name}"))).unwrap();
     if let Some(at) = bytes.windows(KEY.0.len()).position(|part| part == KEY.0) {
