@@ -79,7 +79,7 @@ tools-build:
 	@scripts/install.sh gcc:build-essential
 
 tools-test: tools-build
-	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap minisign systemd-analyze:systemd script:bsdutils
+	@scripts/install.sh busybox-static curl skopeo umoci docker-registry python3 nft:nftables mkfs.ext4:e2fsprogs jq debootstrap minisign systemd-analyze:systemd script:bsdutils zsh fish
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 	@scripts/kubectl.sh
 	@scripts/promtool.sh >/dev/null

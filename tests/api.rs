@@ -6,6 +6,8 @@
     reason = "a test is an edge, and may fail"
 )]
 
+#[path = "api/evictions.rs"]
+mod evictions;
 #[path = "api/fleet.rs"]
 mod fleet;
 #[path = "api/kubectl.rs"]

@@ -106,6 +106,11 @@ impl Machine {
         self.run("pid=$(pgrep -f '^/bin/busybox sleep 98765$') && echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
     }
 
+    /// When systemd last heard that the service lives.
+    fn fed(&self) -> String {
+        self.run("systemctl show -p WatchdogTimestampMonotonic --value kith").trim().to_owned()
+    }
+
     fn active(&self, other_than: &str) {
         self.eventually("the service is active again", |machine| {
             machine.try_run("systemctl is-active kith").1.trim() == "active" && machine.main_pid() != other_than
@@ -208,7 +213,7 @@ fn stops_and_starts(machine: &Machine, program: &str) {
     assert_eq!(machine.try_run("systemctl is-active kith").1.trim(), "inactive");
     assert_eq!(machine.program(), program);
     let (refused, said) = machine.try_run("kith get pods");
-    assert!(!refused && said.contains("is the agent running?"), "{said}");
+    assert!(!refused && said.contains("is the agent running? systemctl start kith starts it"), "{said}");
     // A folder that is gone is made again at boot.
     machine.run("mv /var/log/kith /var/log/kept && systemd-tmpfiles --create kith.conf");
     assert_eq!(machine.run("stat -c %a /var/log/kith").trim(), "750");
@@ -216,10 +221,45 @@ fn stops_and_starts(machine: &Machine, program: &str) {
     machine.active("0");
     machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("Running"));
     assert_eq!(machine.program(), program);
-    let fed = || machine.run("systemctl show -p WatchdogTimestampMonotonic --value kith").trim().to_owned();
-    let before = fed();
+    let before = machine.fed();
     machine.run("kith label pod sleeper seen=again");
-    machine.eventually("the watchdog is fed", |_| fed() != before);
+    machine.eventually("the watchdog is fed", |machine| machine.fed() != before);
+}
+
+/// The loop that looks after the pods stands still and all else goes on: systemd ends the agent, and the
+/// next one has the same containers, and ends one that it did not start. A loop that only has nothing to do
+/// is let be, however short the watchdog.
+fn is_ended_when_it_hangs(machine: &Machine, program: &str) {
+    machine.run("mkdir -p /run/systemd/system/kith.service.d");
+    machine.run("printf '[Service]\\nWatchdogSec=10\\n' >/run/systemd/system/kith.service.d/short.conf");
+    machine.run("systemctl daemon-reload && systemctl restart kith");
+    machine.active("0");
+    fs::write(machine.root().join("root/other.yaml"), POD.replace("sleeper}", "other}").replace("98765", "98766"))
+        .unwrap();
+    machine.eventually("it takes a pod", |machine| machine.try_run("kith apply -f /root/other.yaml").0);
+    machine.eventually("the other pod runs", |machine| machine.try_run("pgrep -f '^/bin/busybox sleep 98766$'").0);
+    let before = machine.fed();
+    machine.eventually("the watchdog is fed though nothing happens", |machine| machine.fed() != before);
+
+    let pid = machine.main_pid();
+    machine.run("echo round:begun >/run/kith/kill-at");
+    machine.eventually("the loop hangs", |machine| machine.try_run("test ! -e /run/kith/kill-at").0);
+    assert!(machine.run("kith get pods").contains("other"), "the rest of the agent goes on");
+    assert_eq!(machine.main_pid(), pid);
+    machine.active(&pid);
+    assert_eq!(machine.run("systemctl show -p NRestarts --value kith").trim(), "1");
+    machine.journal_says("Watchdog timeout (limit 10s)");
+    machine.journal_says("Failed with result 'watchdog'");
+    assert_eq!(machine.program(), program);
+    machine.eventually("it answers again", |machine| machine.try_run("kith get pods").1.contains("other"));
+    machine.run("kith delete pod other");
+    machine
+        .eventually("the other pod has ended", |machine| !machine.try_run("pgrep -f '^/bin/busybox sleep 98766$'").0);
+    assert_eq!(machine.program(), program);
+    machine.run("rm -r /run/systemd/system/kith.service.d && systemctl daemon-reload && systemctl restart kith");
+    machine.eventually("it answers with its own watchdog", |machine| {
+        machine.try_run("kith get pods").1.contains("Running")
+    });
 }
 
 #[test]
@@ -238,9 +278,11 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     assert_eq!(machine.run("systemctl is-enabled kith").trim(), "enabled");
     assert_eq!(machine.run("stat -c %a /var/lib/kith").trim(), "700");
     machine.run("man -w kith-apply && test -s /usr/share/doc/kith/copyright");
-    machine.run("bash -n /usr/share/bash-completion/completions/kith");
+    // The place is one where bash looks, when it is asked for kith; what it offers is in tests/completions.rs.
+    machine.run("bash -c '. /usr/share/bash-completion/bash_completion; _completion_loader kith; complete -p kith | grep -w _kith'");
 
-    machine.run("kith init --name gate");
+    let said = machine.run("kith init --name gate");
+    assert!(said.contains("if it does not run: systemctl start kith"), "{said}");
     machine.eventually("the device is ready", |machine| {
         machine.try_run("kith status").1.contains("gate leads") || machine.try_run("kith get nodes").1.contains("Ready")
     });
@@ -293,6 +335,7 @@ fn the_packaged_service_is_restarted_upgraded_and_purged_under_a_running_contain
     assert_eq!(machine.program(), program);
 
     stops_and_starts(&machine, &program);
+    is_ended_when_it_hangs(&machine, &program);
     upgrades_itself(&machine, &program);
 
     machine.run("dpkg --purge kith");

@@ -139,6 +139,7 @@ impl Device {
             regained.borrow_and_update();
             secrets.borrow_and_update();
             systemd::alive();
+            kill_point::hangs("round:begun").await;
             let begun = Instant::now();
             let round = self.round(&mut memory, &mut pulls, &mut clearing, &prepared).await;
             counted::ROUNDS.record(begun.elapsed());
@@ -167,7 +168,7 @@ impl Device {
                     // Whoever waits for its name to change need not any more.
                     memory.looking.remove(&pulls.ended(ended, self.clock.now()));
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(systemd::rest(pause)) => {}
             }
         }
     }
@@ -182,7 +183,7 @@ impl Device {
             // Cancel-safe: a watch and a timer.
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(RESYNC) => {}
+                () = tokio::time::sleep(systemd::rest(RESYNC)) => {}
             }
         }
     }

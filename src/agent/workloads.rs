@@ -211,6 +211,6 @@ fn shims(config: &Config) -> Result<ShimsConfig, AgentError> {
 async fn live() {
     loop {
         systemd::alive();
-        tokio::time::sleep(LIVE).await;
+        tokio::time::sleep(systemd::rest(LIVE)).await;
     }
 }

@@ -19,23 +19,29 @@ use crate::store::{Batch, Check, Document, Key, Precondition, Write};
 
 /// How an object is to be deleted.
 #[derive(Debug, Default)]
-struct Options {
+pub(super) struct Options {
     grace: Option<i64>,
     uid: String,
     revision: String,
     orphan: bool,
     foreground: bool,
+    dry_run: bool,
 }
 
 impl Options {
     /// From the body and, where it says nothing, the query.
     fn of(ask: &Ask) -> Result<Self, Failure> {
         let body = if ask.body.is_empty() { Value::Null } else { ask.value()? };
-        let grace = match meta::integer_at(&body, "gracePeriodSeconds") {
+        Self::new(&body, ask)
+    }
+
+    /// From these options and, where they say nothing, the query.
+    pub(super) fn new(body: &Value, ask: &Ask) -> Result<Self, Failure> {
+        let grace = match meta::integer_at(body, "gracePeriodSeconds") {
             Some(seconds) => Some(seconds),
             None => ask.query.number("gracePeriodSeconds")?,
         };
-        let policy = match meta::text_at(&body, "propagationPolicy") {
+        let policy = match meta::text_at(body, "propagationPolicy") {
             "" => ask.query.get("propagationPolicy").to_owned(),
             policy => policy.to_owned(),
         };
@@ -47,10 +53,19 @@ impl Options {
         let orphan = policy == "Orphan" || body.get("orphanDependents") == Some(&Value::Bool(true));
         Ok(Self {
             grace: grace.map(|seconds| seconds.max(0)),
-            uid: meta::text_at(&body, "preconditions.uid").to_owned(),
-            revision: meta::text_at(&body, "preconditions.resourceVersion").to_owned(),
+            uid: meta::text_at(body, "preconditions.uid").to_owned(),
+            revision: meta::text_at(body, "preconditions.resourceVersion").to_owned(),
             orphan,
             foreground: policy == "Foreground",
+            // Clients of Go say it here, and not in the query.
+            dry_run: match meta::list_at(body, "dryRun") {
+                [] => ask.dry_run()?,
+                [all] if all == "All" => true,
+                other => {
+                    let message = format!("dryRun: Unsupported value: {}: supported values: \"All\"", json!(other));
+                    return Err(Failure::bad_request(message));
+                }
+            },
         })
     }
 }
@@ -73,9 +88,19 @@ impl Api {
         ask: &Ask,
         warnings: &mut Vec<String>,
     ) -> Result<Answer, Failure> {
-        let (options, dry_run) = (Options::of(ask)?, ask.dry_run()?);
+        let shown = self.delete_by(target, &Options::of(ask)?, warnings).await?;
+        Ok(answer::json(200, &shown))
+    }
+
+    /// Deletes one object by these options. Gives what is shown of it.
+    pub(super) async fn delete_by(
+        &self,
+        target: &Target,
+        options: &Options,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Failure> {
         if target.kind.kind == "Namespace" {
-            return self.close_namespace(target, &options, dry_run).await;
+            return self.close_namespace(target, options).await;
         }
         if options.foreground {
             warnings.push(
@@ -88,8 +113,8 @@ impl Api {
             let document = self.current(&key).await?;
             let document = document.ok_or_else(|| Failure::not_found(target.kind, &target.name))?;
             let found = object(&document)?;
-            check_preconditions(target.kind, &found, &options)?;
-            let verdict = self.verdict(target.kind, &found, &options)?;
+            check_preconditions(target.kind, &found, options)?;
+            let verdict = self.verdict(target.kind, &found, options)?;
             let mut batch = Batch::default();
             batch.checks.push(Check { key: key.clone(), expect: Precondition::AtRevision(document.modified) });
             if options.orphan {
@@ -97,16 +122,16 @@ impl Api {
             }
             let shown = write_verdict(&key, verdict, &found, &mut batch);
             if batch.writes.is_empty() {
-                return Ok(answer::json(200, &found));
+                return Ok(found);
             }
-            match self.propose(batch, dry_run).await? {
+            match self.propose(batch, options.dry_run).await? {
                 Proposed::At(revision) => {
                     return Ok(match shown {
                         Some(mut marked) => {
                             meta::set_revision(&mut marked, revision);
-                            answer::json(200, &marked)
+                            marked
                         }
-                        None => answer::json(200, &success(target.kind, &found)),
+                        None => success(target.kind, &found),
                     });
                 }
                 Proposed::Lost(_) => self.catch_up().await?,
@@ -117,7 +142,7 @@ impl Api {
 
     /// `DELETE` of a collection.
     pub(super) async fn delete_collection(&self, target: &Target, ask: &Ask) -> Result<Answer, Failure> {
-        let (options, dry_run) = (Options::of(ask)?, ask.dry_run()?);
+        let options = Options::of(ask)?;
         let selection = Selection::of(target, ask)?;
         for _ in 0..ATTEMPTS {
             self.catch_up().await?;
@@ -133,7 +158,8 @@ impl Api {
                 batch.checks.push(Check { key: key.clone(), expect: Precondition::AtRevision(modified) });
                 write_verdict(&key, verdict, found, &mut batch);
             }
-            let done = batch.writes.is_empty() || matches!(self.propose(batch, dry_run).await?, Proposed::At(_));
+            let done =
+                batch.writes.is_empty() || matches!(self.propose(batch, options.dry_run).await?, Proposed::At(_));
             if done {
                 let list = json!({"kind": format!("{}List", target.kind.kind), "apiVersion": target.kind.api_version(),
                     "metadata": {"resourceVersion": revision.to_string()}, "items": objects});
@@ -195,7 +221,7 @@ impl Api {
 
     /// A namespace is closed, so that nothing new gets in: every create checks it at its revision.
     /// The planner then ends what is in it, and removes it when it is empty.
-    async fn close_namespace(&self, target: &Target, options: &Options, dry_run: bool) -> Result<Answer, Failure> {
+    async fn close_namespace(&self, target: &Target, options: &Options) -> Result<Value, Failure> {
         if super::FIRST_NAMESPACES.contains(&target.name.as_str()) {
             return Err(Failure::forbidden(target.kind, &target.name, "this namespace may not be deleted"));
         }
@@ -206,7 +232,7 @@ impl Api {
             let mut namespace = object(&document)?;
             check_preconditions(target.kind, &namespace, options)?;
             if meta::is_deleting(&namespace) {
-                return Ok(answer::json(200, &namespace));
+                return Ok(namespace);
             }
             meta::remove(&mut namespace, "resourceVersion");
             meta::set(&mut namespace, "deletionTimestamp", self.now().to_string().into());
@@ -216,10 +242,10 @@ impl Api {
                 checks: vec![Check { key: key.clone(), expect: Precondition::AtRevision(document.modified) }],
                 writes: vec![Write::Put { key: key.clone(), body }],
             };
-            match self.propose(batch, dry_run).await? {
+            match self.propose(batch, options.dry_run).await? {
                 Proposed::At(revision) => {
                     meta::set_revision(&mut namespace, revision);
-                    return Ok(answer::json(200, &namespace));
+                    return Ok(namespace);
                 }
                 Proposed::Lost(_) => self.catch_up().await?,
             }

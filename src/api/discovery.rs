@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::metrics;
+use super::{eviction, metrics};
 use crate::resource::kind::{self, Kind};
 
 /// The Kubernetes release whose API this is a part of.
@@ -82,6 +82,7 @@ fn entries(kind: &Kind) -> Vec<Value> {
     for subresource in kind.subresources {
         let verbs: &[&str] = match *subresource {
             "log" => &["get"],
+            eviction::EVICTION => &["create"],
             "attach" | "exec" | "portforward" => &["create", "get"],
             _ => &["get", "patch", "update"],
         };
@@ -97,6 +98,11 @@ fn entries(kind: &Kind) -> Vec<Value> {
             entry["group"] = json!("autoscaling");
             entry["version"] = json!("v1");
             entry["kind"] = json!("Scale");
+        }
+        if *subresource == eviction::EVICTION {
+            entry["group"] = json!(eviction::GROUP);
+            entry["version"] = json!(eviction::VERSIONS[0]);
+            entry["kind"] = json!("Eviction");
         }
         found.push(entry);
     }
@@ -115,5 +121,9 @@ mod tests {
         let apps = resources("apps", "v1").unwrap().to_string();
         assert!(apps.contains("deployments/scale") && apps.contains("autoscaling"));
         assert!(resources("batch", "v1").is_none() && group("batch").is_none());
+        let eviction = core["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods/eviction").unwrap();
+        assert_eq!((&eviction["kind"], &eviction["version"]), (&json!("Eviction"), &json!("v1")));
+        // A group with nothing in it would be an error to `kubectl`.
+        assert!(resources("policy", "v1").is_none() && group("policy").is_none());
     }
 }

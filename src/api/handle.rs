@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Method, Request, header};
 
 use super::answer::{self, Answer};
 use super::ask::{Ask, Query};
+use super::eviction::EVICTION;
 use super::failure::Failure;
 use super::patience::Patience;
 use super::peer::FORWARDED_BY;
@@ -90,6 +91,7 @@ impl Api {
         match (target.subresource.as_str(), &ask.method) {
             ("log", &Method::GET) => self.logs(target, ask).await,
             ("log", _) => Err(Failure::wrong_method()),
+            (EVICTION, _) => self.evict(target, ask, warnings).await,
             ("", &Method::GET) if collection && ask.query.flag("watch") => self.watch(target, ask, warnings).await,
             ("", &Method::GET) if collection => self.list(target, ask, warnings).await,
             ("", &Method::POST) if collection => self.create(target, ask, warnings).await,

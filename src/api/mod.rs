@@ -17,6 +17,7 @@ mod counting;
 mod delete;
 mod discovery;
 mod ephemeral;
+mod eviction;
 mod failure;
 pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]

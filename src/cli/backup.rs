@@ -117,7 +117,7 @@ pub(crate) async fn restore(args: &RestoreArgs, session: &Session) -> Result<(),
             "Each other device enters with a token: there kith leave --force, then kith join TOKEN (kith token create)."
         );
     }
-    note!("Start its agent, if it does not run: kith agent. Then: kith status");
+    note!("{} Then: kith status", session.keeper().after_enrolment());
     Ok(())
 }
 

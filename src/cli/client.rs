@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::failure::{Code, Failure};
+use super::keeper::Keeper;
 use super::output::{Paint, note};
 use super::pod::streams::{Carrier, Socket};
 
@@ -53,6 +54,7 @@ pub(crate) mod media {
 pub(crate) struct Client {
     socket: PathBuf,
     verbose: bool,
+    keeper: Keeper,
     warned: RefCell<BTreeSet<String>>,
 }
 
@@ -94,7 +96,12 @@ impl<'a> Ask<'a> {
 impl Client {
     /// A client of the agent at `socket`; nothing is connected yet.
     pub(crate) fn new(socket: impl Into<PathBuf>, verbose: bool) -> Self {
-        Self { socket: socket.into(), verbose, warned: RefCell::default() }
+        Self { socket: socket.into(), verbose, keeper: Keeper::Hand, warned: RefCell::default() }
+    }
+
+    /// The same, and who starts that agent.
+    pub(crate) fn kept_by(self, keeper: Keeper) -> Self {
+        Self { keeper, ..self }
     }
 
     /// Sends a request and parses the answer.
@@ -138,7 +145,12 @@ impl Client {
     /// Sends a request whose answer goes on for as long as the agent has something to say.
     pub(crate) async fn stream(&self, ask: Ask<'_>) -> Result<Stream, Failure> {
         let response = self.exchange(ask).await?;
-        Ok(Stream { body: self.checked(response).await?.into_body(), rest: BytesMut::new(), ended: false })
+        Ok(Stream {
+            body: self.checked(response).await?.into_body(),
+            rest: BytesMut::new(),
+            ended: false,
+            keeper: self.keeper,
+        })
     }
 
     /// Opens streams to a pod.
@@ -175,7 +187,7 @@ impl Client {
         let failed = |e: hyper::Error| {
             Failure::of(Code::Unreachable, &e)
                 .during(format!("ask the agent at {}", self.socket.display()))
-                .hint("the agent stopped while it was asked: see its log, start it with kith agent, then try again")
+                .hint(self.keeper.stopped(" while it was asked"))
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -199,7 +211,7 @@ impl Client {
         let response = answer
             .map_err(|_| {
                 Failure::new(Code::Unreachable, format!("the agent did not answer within {ANSWER_TIMEOUT:?}"))
-                    .hint("kith status shows what it waits for; its log: journalctl -u kith")
+                    .hint(format!("kith status shows what it waits for, and {} the rest", self.keeper.log()))
             })?
             .map_err(failed)?;
         self.show_warnings(response.headers());
@@ -241,9 +253,10 @@ impl Client {
             Failure::of(Code::Unreachable, error).during(format!("reach the agent at {}", self.socket.display()));
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => failure.hint("the socket is for root: sudo kith ..."),
-            _ => failure.hint(
-                "is the agent running? kith agent starts it, kith doctor says what is in its way; is this device in no fleet yet? kith init, or kith join TOKEN",
-            ),
+            _ => failure.hint(format!(
+                "is the agent running? {} starts it, kith doctor says what is in its way; is this device in no fleet yet? kith init, or kith join TOKEN",
+                self.keeper.start()
+            )),
         }
     }
 }
@@ -297,6 +310,7 @@ pub(crate) struct Stream {
     body: Incoming,
     rest: BytesMut,
     ended: bool,
+    keeper: Keeper,
 }
 
 impl Stream {
@@ -304,9 +318,7 @@ impl Stream {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|e| {
-                Failure::of(Code::Unreachable, &e)
-                    .during("read on from the agent")
-                    .hint("the agent stopped: see its log, start it with kith agent, then try again")
+                Failure::of(Code::Unreachable, &e).during("read on from the agent").hint(self.keeper.stopped(""))
             })?;
             if let Ok(bytes) = frame.into_data()
                 && !bytes.is_empty()

@@ -63,13 +63,15 @@ pub(crate) async fn run(args: &DrainArgs, client: &Client) -> Result<(), Failure
     }
     for pod in &going {
         // The very pod that was seen, and no other of its name.
-        let uid = json!({ "preconditions": { "uid": pod["metadata"]["uid"] } }).to_string();
-        let asked = path(pod);
-        let ask = Ask::new(Method::DELETE, &asked).body(media::JSON, uid);
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": name_of(pod), "namespace": namespace_of(pod)},
+            "deleteOptions": {"preconditions": {"uid": pod["metadata"]["uid"]}}});
+        let asked = format!("{}/eviction", path(pod));
+        let ask = Ask::new(Method::POST, &asked).body(media::JSON, eviction.to_string());
         match client.json::<Value>(ask).await {
             Ok(_) => {}
             Err(failure) if failure.status == Some(hyper::StatusCode::NOT_FOUND) => {}
-            Err(failure) => return Err(failure.during(format!("delete pod/{}", name_of(pod)))),
+            Err(failure) => return Err(failure.during(format!("evict pod/{}", name_of(pod)))),
         }
     }
     let gone = async {

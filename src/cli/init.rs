@@ -67,7 +67,7 @@ pub(crate) fn run(args: &InitArgs, session: &Session) -> Result<(), Failure> {
         return say!("{token}");
     }
     note!("{name} is now a fleet of one device.");
-    note!("Start its agent: kith agent. Then kith status shows the fleet.");
+    note!("{} Then kith status shows the fleet.", session.keeper().after_enrolment());
     note!("Then type on each other device, within {}:", span(args.ttl.as_secs()));
     note!("");
     say!("kith join {token}")

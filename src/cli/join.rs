@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &JoinArgs, session: &Session) -> Result<(), Failur
     let fleet = grant.fleet.clone();
     enrol(grant, name.clone()).store(&config.data_dir)?;
     say!("{name} is now of fleet {fleet}, with {}", others.join(", "))?;
-    note!("If its agent does not run yet, start it: kith agent. Then: kith status");
+    note!("{} Then: kith status", session.keeper().after_enrolment());
     Ok(())
 }
 

@@ -28,6 +28,7 @@ mod get;
 mod image;
 mod init;
 mod join;
+mod keeper;
 mod kubeconfig;
 mod label;
 mod leave;
@@ -59,6 +60,7 @@ use crate::config::Config;
 use crate::upgrade::release;
 use client::Client;
 use failure::{Code, Doing, Failure};
+use keeper::Keeper;
 
 /// `--config` without a file: the settings themselves are asked for.
 const SHOWN: &str = "-";
@@ -209,7 +211,13 @@ impl Session {
             Some(socket) => socket.clone(),
             None => socket_in(&self.config()?.run_dir),
         };
-        Ok(Client::new(socket, self.common.verbose))
+        Ok(Client::new(socket, self.common.verbose).kept_by(self.keeper()))
+    }
+
+    /// Who starts the agent that the flags name: systemd knows only the one that needs no flags.
+    fn keeper(&self) -> Keeper {
+        let named = self.common.socket.is_some() || self.common.config_file().is_some();
+        if named { Keeper::Hand } else { Keeper::here() }
     }
 }
 

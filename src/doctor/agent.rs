@@ -40,12 +40,12 @@ fn agent(facts: &Facts) -> Verdict {
         }
         (Some(Err(why)), Some(pid)) => Verdict::problem(
             format!("it runs (pid {pid}) and does not answer: {why}"),
-            "journalctl -u kith -n 50; systemctl restart kith, containers go on",
+            format!("{}; {}, containers go on", log(facts), restart(facts)),
         ),
         (Some(Err(why)), None) if !facts.root && why.contains("ermission denied") => {
             Verdict::unseen(facts, "whether an agent runs")
         }
-        (_, _) if agent.systemd && agent.unit.as_ref().is_some_and(|unit| unit.load == "loaded") => {
+        (_, _) if loaded(facts).is_ok() => {
             Verdict::problem("it does not run", "systemctl start kith; journalctl -u kith -n 50 tells why it ended")
         }
         _ => Verdict::problem("it does not run", "kith agent starts it, and says what is in its way"),
@@ -57,15 +57,26 @@ fn version(facts: &Facts) -> Verdict {
     match &agent.answer {
         Some(Ok(answer)) if answer.version != facts.version => Verdict::note(
             format!("the agent is {}, this program {}", answer.version, facts.version),
-            "systemctl restart kith takes the program that is installed; containers go on",
+            format!("{} takes the program that is installed; containers go on", restart(facts)),
         ),
         Some(Ok(_)) if agent.replaced == Some(true) => Verdict::note(
             "the program was replaced on the disk since the agent started",
-            "systemctl restart kith takes the new one; containers go on",
+            format!("{} takes the new one; containers go on", restart(facts)),
         ),
         Some(Ok(answer)) => Verdict::ok(answer.version.clone()),
         _ => Verdict::skipped("no agent answers here"),
     }
+}
+
+/// What starts the agent again: systemd restarts only one that it started itself.
+pub(super) fn restart(facts: &Facts) -> &'static str {
+    let own = loaded(facts).is_ok_and(|unit| !matches!(unit.active.as_str(), "inactive" | "failed"));
+    if own { "systemctl restart kith" } else { "its end (kill) and a new start (kith agent)" }
+}
+
+/// What shows the agent's log.
+pub(super) fn log(facts: &Facts) -> &'static str {
+    if loaded(facts).is_ok() { "journalctl -u kith -n 50" } else { "its log tells why" }
 }
 
 /// The unit, where there is a systemd with one.

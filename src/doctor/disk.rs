@@ -1,5 +1,6 @@
 //! Whether the disk holds what it is given, how fast, and for how long.
 
+use super::agent::log;
 use super::facts::Version;
 use super::{Check, Facts, Verdict, percent, size};
 
@@ -237,7 +238,7 @@ fn damage(facts: &Facts) -> Verdict {
     if store.suspect {
         return Verdict::warning(
             "the last start did not come to the end of opening the state",
-            "journalctl -u kith -n 50; kith status, once the agent runs",
+            format!("{}; kith status, once the agent runs", log(facts)),
         );
     }
     match store.damaged.last() {

@@ -1,5 +1,6 @@
 //! Whether the agent may do what it has to.
 
+use super::agent::restart;
 use super::{Check, Facts, Verdict};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -51,7 +52,7 @@ fn socket(facts: &Facts) -> Verdict {
     if let Some((name, None)) = &rights.socket_group {
         return Verdict::problem(
             format!("socket_group in agent.toml is {name}, and there is no such group"),
-            format!("groupadd {name}, then systemctl restart kith"),
+            format!("groupadd {name}, then {}", restart(facts)),
         );
     }
     let Some(socket) = &rights.socket else {
@@ -65,7 +66,7 @@ fn socket(facts: &Facts) -> Verdict {
     if mode & 0o007 != 0 {
         return Verdict::problem(
             format!("{} has mode {mode:04o}: every user of this device can do everything", socket.path),
-            format!("chmod o= {}; systemctl restart kith makes it anew", socket.path),
+            format!("chmod o= {}; {} makes it anew", socket.path, restart(facts)),
         );
     }
     let wanted = rights.socket_group.as_ref().and_then(|(_, gid)| *gid);
@@ -79,11 +80,11 @@ fn socket(facts: &Facts) -> Verdict {
                 socket.path,
                 rights.socket_gid.unwrap_or(0)
             ),
-            "systemctl restart kith makes it anew",
+            format!("{} makes it anew", restart(facts)),
         ),
         (false, Some(_)) => Verdict::warning(
             "it is root's alone, although socket_group names a group",
-            "systemctl restart kith makes it anew",
+            format!("{} makes it anew", restart(facts)),
         ),
         (false, None) => Verdict::ok(format!("root's alone, {mode:04o}")),
     }

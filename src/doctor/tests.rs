@@ -396,6 +396,10 @@ fn an_agent_that_does_not_answer_and_a_fleet_without_a_quorum() {
     let mut facts = debian();
     facts.agent.answer = Some(Err("no answer within 4s".into()));
     expect(&facts, &[("agent-runs", Problem, "pid 700"), ("quorum", Skipped, ""), ("fleet-problems", Skipped, "")]);
+    expect(&facts, &[("agent-runs", Problem, "systemctl restart kith")]);
+    let unit = facts.agent.unit.take();
+    expect(&facts, &[("agent-runs", Problem, "a new start (kith agent)")]);
+    facts.agent.unit = unit;
     let problems = vec![("no quorum".to_owned(), "switch on d1".to_owned()), ("x".to_owned(), String::new())];
     let answer = Answer { version: "0.0.9".into(), problems, ..Answer::default() };
     facts.agent.answer = Some(Ok(answer));

@@ -66,7 +66,7 @@ pub static POD: Kind = Kind {
     short: &["po"],
     namespaced: true,
     categories: &["all"],
-    subresources: &["attach", "ephemeralcontainers", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"],
     verbs: ALL_VERBS,
 };
 

@@ -28,7 +28,7 @@ use super::{JoinAsk, JoinGrant, JoinRefusal};
 use crate::identity::{DeviceKey, Identity, Member, Token, token};
 use crate::store::codec;
 
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-kith-join-1";
+pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-kith-join-1";
 
 /// Bytes of a message of a joiner.
 const ASK_LIMIT: usize = 16 << 10;
@@ -51,14 +51,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long the last packet to the fleet may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// What a joiner says; its form is fixed by `tests/golden/wire-join-1.txt`, as that of the answers.
 #[derive(Serialize, Deserialize)]
-enum Ask {
+pub(super) enum Ask {
     Name { token: String },
     Show { secret: [u8; 20], member: Member, replace: bool },
 }
 
+/// What it is answered.
 #[derive(Serialize, Deserialize)]
-enum Answer {
+pub(super) enum Answer {
     Proof([u8; 32]),
     Granted(JoinGrant),
     Refused(JoinRefusal),
@@ -268,7 +270,7 @@ pub(super) fn decode_any(bytes: &[u8]) {
     let _ = codec::decode::<Answer>(bytes);
 }
 
-fn proof_key(hash: &[u8; 32]) -> hmac::Key {
+pub(super) fn proof_key(hash: &[u8; 32]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, hash)
 }
 

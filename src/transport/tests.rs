@@ -2,6 +2,7 @@
 
 mod calls;
 mod faults;
+mod handshake;
 mod joins;
 
 use std::collections::BTreeMap;

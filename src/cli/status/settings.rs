@@ -15,7 +15,8 @@ pub(super) async fn run(format: Option<Format>, session: &Session) -> Result<(),
             match changed {
                 Ok(keys) if keys.is_empty() => {}
                 Ok(keys) => {
-                    note!("changed since the agent read them: {}; systemctl reload kith takes them", keys.join(", "));
+                    let reload = session.keeper().reload();
+                    note!("changed since the agent read them: {}; {reload} takes them", keys.join(", "));
                 }
                 Err(error) => note!("warning: the agent would not start with the settings as they are now: {error}"),
             }

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::wire::{self, DELETE_OPTIONS, INLINE, INSIDE, SCALE, ZEROS};
+use super::wire::{self, DELETE_OPTIONS, EVICTION, INLINE, INSIDE, SCALE, ZEROS};
 use super::{Field, Form, of};
 use crate::resource::kind;
 
@@ -65,6 +65,7 @@ pub fn from_protobuf(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let table: &'static [Field] = match (kind_name.as_str(), kind::of(&api_version, &kind_name)) {
         (_, Some(kind)) => of(kind),
         ("DeleteOptions", None) => &DELETE_OPTIONS,
+        ("Eviction", None) => &EVICTION,
         ("Scale", None) => &SCALE,
         _ => return Err(ProtobufError::UnknownKind { api_version, kind: kind_name }),
     };
@@ -342,6 +343,16 @@ mod tests {
         assert_eq!(read["spec"]["volumes"].as_array().unwrap()[..3], volumes.as_array().unwrap()[..]);
         let refused = super::super::inspect(&kind::POD, &mut read);
         assert_eq!(refused[0].path, "spec.volumes[3].nfs");
+    }
+
+    #[test]
+    fn evictions_are_read() {
+        let options = [&[0x08, 5][..], &field(2, &field(1, b"u")), &field(5, b"All")].concat();
+        let eviction = [field(1, &field(1, b"web")), field(2, &options)].concat();
+        let read = from_protobuf(&object("policy/v1", "Eviction", &eviction)).unwrap();
+        assert_eq!(read["metadata"]["name"], "web");
+        let wanted = json!({"gracePeriodSeconds": 5, "preconditions": {"uid": "u"}, "dryRun": ["All"]});
+        assert_eq!(read["deleteOptions"], wanted);
     }
 
     #[test]

@@ -52,13 +52,18 @@ pub(super) const ZEROS: [&str; 22] = [
 ];
 
 /// What is to be deleted, and how.
-pub(super) static DELETE_OPTIONS: [Field; 4] = [
+pub(super) static DELETE_OPTIONS: [Field; 5] = [
     ok("gracePeriodSeconds", Form::Integer),
     ok("preconditions", Form::Object(&PRECONDITIONS)),
     ok("orphanDependents", Form::Boolean),
     ok("propagationPolicy", Form::Text),
+    ok("dryRun", Form::Texts),
 ];
 static PRECONDITIONS: [Field; 2] = [ok("uid", Form::Text), ok("resourceVersion", Form::Text)];
+
+/// A pod that is to go.
+pub(super) static EVICTION: [Field; 2] =
+    [ok("metadata", Form::Object(&METADATA)), ok("deleteOptions", Form::Object(&DELETE_OPTIONS))];
 
 /// How many copies are wanted.
 pub(super) static SCALE: [Field; 2] = [ok("metadata", Form::Object(&METADATA)), ok("spec", Form::Object(&SCALE_SPEC))];
@@ -88,7 +93,7 @@ pub(super) fn inside(fields: &'static [Field]) -> &'static [(u32, &'static str)]
     }
 }
 
-static MESSAGES: [Message; 50] = [
+static MESSAGES: [Message; 51] = [
     message(&NAMESPACE, OBJECT),
     message(&NODE, OBJECT),
     message(&POD, OBJECT),
@@ -99,8 +104,15 @@ static MESSAGES: [Message; 50] = [
     message(&SCALE_SPEC, &[(1, "replicas")]),
     message(
         &DELETE_OPTIONS,
-        &[(1, "gracePeriodSeconds"), (2, "preconditions"), (3, "orphanDependents"), (4, "propagationPolicy")],
+        &[
+            (1, "gracePeriodSeconds"),
+            (2, "preconditions"),
+            (3, "orphanDependents"),
+            (4, "propagationPolicy"),
+            (5, "dryRun"),
+        ],
     ),
+    message(&EVICTION, &[(1, "metadata"), (2, "deleteOptions")]),
     message(&PRECONDITIONS, &[(1, "uid"), (2, "resourceVersion")]),
     message(
         &METADATA,

@@ -2,15 +2,15 @@ use super::super::join::join;
 use super::*;
 use crate::identity::{Role, TokenTerms};
 
-const FLEET: &str = "00112233445566778899aabbccddeeff";
+pub(super) const FLEET: &str = "00112233445566778899aabbccddeeff";
 
-fn terms(expires: u64) -> TokenTerms {
+pub(super) fn terms(expires: u64) -> TokenTerms {
     let (created, expires) = (Timestamp(0), Timestamp(expires));
     TokenTerms { role: Role::Device, uses: 1, expires, created, created_by: "test".into() }
 }
 
 /// A device of a fleet, and a token for it.
-fn first(change: impl FnOnce(&mut Room, &mut Token)) -> (Device, Token) {
+pub(super) fn first(change: impl FnOnce(&mut Room, &mut Token)) -> (Device, Token) {
     let identity = new_identity();
     let mut token = Token::issue(FLEET, Vec::new()).unwrap();
     let mut room = Room { fleet: FLEET.into(), now: Timestamp(1_000), ..Room::default() };
