@@ -62,17 +62,7 @@ pub(crate) async fn run(args: &DrainArgs, client: &Client) -> Result<(), Failure
             .hint(format!("--force deletes them; kith uncordon {} takes the cordon back", args.device)));
     }
     for pod in &going {
-        // The very pod that was seen, and no other of its name.
-        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"name": name_of(pod), "namespace": namespace_of(pod)},
-            "deleteOptions": {"preconditions": {"uid": pod["metadata"]["uid"]}}});
-        let asked = format!("{}/eviction", path(pod));
-        let ask = Ask::new(Method::POST, &asked).body(media::JSON, eviction.to_string());
-        match client.json::<Value>(ask).await {
-            Ok(_) => {}
-            Err(failure) if failure.status == Some(hyper::StatusCode::NOT_FOUND) => {}
-            Err(failure) => return Err(failure.during(format!("evict pod/{}", name_of(pod)))),
-        }
+        evict(pod, client).await.map_err(|failure| failure.during(format!("evict pod/{}", name_of(pod))))?;
     }
     let gone = async {
         for pod in &going {
@@ -91,6 +81,26 @@ pub(crate) async fn run(args: &DrainArgs, client: &Client) -> Result<(), Failure
             .hint("kith get pods -A -o wide shows what is left; a device that can not be reached ends its pods when it is back")
     })??;
     say!("node/{} drained", args.device)
+}
+
+/// Asks a pod to go, if it is still there: the very pod that was seen, and no other of its name.
+async fn evict(pod: &Value, client: &Client) -> Result<(), Failure> {
+    let options = json!({"preconditions": {"uid": pod["metadata"]["uid"]}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "deleteOptions": options,
+        "metadata": {"name": name_of(pod), "namespace": namespace_of(pod)}});
+    let (object, subresource) = (path(pod), format!("{}/eviction", path(pod)));
+    let asks = [
+        Ask::new(Method::POST, &subresource).body(media::JSON, eviction.to_string()),
+        // An agent of the release before knows no evictions, and answers as if the pod were gone.
+        Ask::new(Method::DELETE, &object).body(media::JSON, options.to_string()),
+    ];
+    for ask in asks {
+        match client.json::<Value>(ask).await {
+            Err(failure) if failure.status == Some(hyper::StatusCode::NOT_FOUND) => {}
+            answered => return answered.map(drop),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
