@@ -162,7 +162,7 @@ fn devices(facts: &Facts) -> Verdict {
     if facts.cgroups.version != super::facts::Version::V2 {
         return Verdict::skipped("cgroups of version 1 have a controller for devices");
     }
-    let todo = "use a kernel with CONFIG_CGROUP_BPF, and without kernel.lockdown: no container starts otherwise";
+    let todo = "use a kernel with CONFIG_CGROUP_BPF, and without kernel.lockdown; before Linux 5.11, let the agent lock memory (LimitMEMLOCK=infinity): no container starts otherwise";
     needed(facts, &facts.kernel.devices_program, "the kernel took the program that decides on devices", todo)
 }
 
