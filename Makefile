@@ -17,7 +17,7 @@ SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --carg
 
 DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
 
-.PHONY: deb deb-arm64 deb-armhf debs build demo test simulation soak check fuzz bench bench-start bench-traffic bench-profiles \
+.PHONY: deb deb-arm64 deb-armhf debs build demo test simulation simulation-build soak check fuzz bench bench-start bench-traffic bench-profiles \
 	cross cross-test vm vm-old vm-arm tools-build tools-test tools-bench install clean
 
 build: tools-build
@@ -30,14 +30,18 @@ demo: build
 	@KITH=$(KITH) scripts/demo.sh
 
 # The release before this one is built between: what other crates were compiled to serves both.
-test: tools-test simulation
+test: tools-test
 	cargo nextest run --locked --no-run
 	@scripts/previous.sh >/dev/null
 	cargo nextest run --locked
+	@$(MAKE) --no-print-directory simulation
 
 # Fleets on simulated time; KITH_SEED=7 make simulation replays one run.
 simulation: tools-test
 	$(SIMULATION) $(if $(KITH_SEED),fleets_lose_nothing_and_heal)
+
+simulation-build: tools-test
+	$(SIMULATION) --no-run
 
 # The same until stopped, or for SOAK_HOURS; the totals go into docs/reliability.md.
 soak: tools-test

@@ -14,7 +14,7 @@ use std::process::Command;
 
 /// Every page for people, each with its text.
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut found = vec![PathBuf::from("README.md"), PathBuf::from("ARCHITECTURE.md")];
+    let mut found: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "cross/README.md"].map(PathBuf::from).into();
     found.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()));
     found.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
     found.sort();
@@ -37,6 +37,21 @@ fn typed(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// The commands of kith inside sentences.
+fn mentioned(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        if !fenced {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    let spans = prose.split('`').skip(1).step_by(2);
+    spans.filter(|span| span.starts_with("kith ")).map(str::to_owned).collect()
 }
 
 /// The invocations of kith in a typed line, without comments, pipes and redirections.
@@ -113,15 +128,21 @@ fn fault(words: &[String], helps: &mut Helps) -> Option<String> {
 #[test]
 fn every_command_that_is_shown_exists_with_its_flags() {
     let mut helps = Helps::default();
-    let (mut seen, mut faults) = (0, Vec::new());
+    let (mut seen, mut faults) = ([0; 2], Vec::new());
     for (path, text) in pages() {
-        for words in typed(&text).iter().flat_map(|line| invocations(line)) {
-            seen += 1;
-            faults.extend(fault(&words, &mut helps).map(|fault| format!("{}: {fault}", path.display())));
+        for (kind, lines) in [typed(&text), mentioned(&text)].iter().enumerate() {
+            for words in lines.iter().flat_map(|line| invocations(line)) {
+                seen[kind] += 1;
+                faults.extend(fault(&words, &mut helps).map(|fault| format!("{}: {fault}", path.display())));
+            }
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(seen >= 50, "only {seen} commands found: are the fences still called sh and console?");
+    let enough = seen.iter().all(|seen| *seen >= 50);
+    assert!(
+        enough,
+        "only {seen:?} commands found in fences and sentences: are the fences still called sh and console?"
+    );
 }
 
 #[test]

@@ -4,10 +4,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use super::digest::Hashing;
 use super::manifest::{ConfigFile, Manifest};
-use super::{Digest, ImageError, ImageStore};
+use super::{Digest, ImageError, ImageStore, LOOKS};
 
 /// Largest blob, in bytes.
 pub(super) const BLOB_MAX: u64 = 64 << 30;
@@ -50,9 +51,32 @@ impl ImageStore {
             return Ok(held);
         }
         draft.as_file().sync_all().map_err(step())?;
-        let file = draft.persist(self.blob_dir().join(digest.hex())).map_err(|error| step()(error.error))?;
-        sync_dir(&self.blob_dir())?;
-        Ok(Held { digest, size, file })
+        let (file, path) = draft.into_parts();
+        self.settle(&path, Held { digest, size, file })
+    }
+
+    /// Makes a file that is whole and held a blob under its digest, and holds the one that is there already
+    /// otherwise. Whoever clears blobs away removes them by their path: it never changes what it leads to.
+    pub(super) fn settle(&self, draft: &Path, whole: Held) -> Result<Held, ImageError> {
+        let target = self.blob_dir().join(whole.digest.hex());
+        let step = || ImageError::io(format!("write blob {}", whole.digest));
+        for _ in 0..LOOKS {
+            match fs::hard_link(draft, &target) {
+                Err(there) if there.kind() == io::ErrorKind::AlreadyExists => {
+                    if let Some(held) = self.hold(&whole.digest)? {
+                        remove_file(draft)?;
+                        return Ok(held);
+                    }
+                }
+                linked => {
+                    linked.map_err(step())?;
+                    remove_file(draft)?;
+                    sync_dir(&self.blob_dir())?;
+                    return Ok(whole);
+                }
+            }
+        }
+        Err(step()(io::Error::other("it is cleared away again and again")))
     }
 
     /// Holds a blob that is here already.
@@ -98,7 +122,7 @@ pub(super) fn parse<T: for<'de> serde::Deserialize<'de>>(bytes: &[u8], what: &st
 }
 
 /// Replaces a small file of a folder, whole.
-pub(super) fn write_whole(dir: &std::path::Path, name: &str, value: &impl serde::Serialize) -> Result<(), ImageError> {
+pub(super) fn write_whole(dir: &Path, name: &str, value: &impl serde::Serialize) -> Result<(), ImageError> {
     use std::io::Write;
     let path = dir.join(name);
     let step = || ImageError::io(format!("write {}", path.display()));
@@ -110,13 +134,13 @@ pub(super) fn write_whole(dir: &std::path::Path, name: &str, value: &impl serde:
 }
 
 /// Makes renames in a folder durable.
-pub(super) fn sync_dir(dir: &std::path::Path) -> Result<(), ImageError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), ImageError> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(ImageError::io(format!("sync {}", dir.display())))
 }
 
 /// Removes a file that may be gone already.
-pub(super) fn remove_file(path: &std::path::Path) -> Result<(), ImageError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), ImageError> {
     match fs::remove_file(path) {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(ImageError::io(format!("remove {}", path.display()))),

@@ -140,6 +140,9 @@ impl ImageError {
     }
 }
 
+/// Looks at images that change all the time, before what is wrong with them is told.
+const LOOKS: usize = 20;
+
 /// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -207,20 +210,35 @@ impl ImageStore {
 
     /// Every image, by name.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        self.names()?.images.iter().map(|named| self.image(named)).collect()
+        self.at_one_moment(|| self.names()?.images.iter().map(|named| self.image(named)).collect())
     }
 
     /// The image of a name, or of a name and digest; `None` when it is not here.
     pub fn resolve(&self, name: &ImageName) -> Result<Option<Image>, ImageError> {
-        let names = self.names()?;
-        if let Some(named) = names.images.iter().find(|named| named.is_meant_by(name)) {
-            return self.image(named).map(Some);
+        self.at_one_moment(|| {
+            let names = self.names()?;
+            if let Some(named) = names.images.iter().find(|named| named.is_meant_by(name)) {
+                return self.image(named).map(Some);
+            }
+            if name.digest().is_none() {
+                return Ok(None);
+            }
+            // What ran before its name moved on is still here by its digest.
+            self.ran()?.images().find(|named| named.is_meant_by(name)).map(|named| self.image(named)).transpose()
+        })
+    }
+
+    /// Looks again when an image that is being removed by another process was seen by its name alone.
+    fn at_one_moment<T>(&self, look: impl Fn() -> Result<T, ImageError>) -> Result<T, ImageError> {
+        let version = || (self.names_version(), self.ran_version());
+        for _ in 1..LOOKS {
+            let before = version();
+            match look() {
+                Err(_) if version() != before => {}
+                found => return found,
+            }
         }
-        if name.digest().is_none() {
-            return Ok(None);
-        }
-        // What ran before its name moved on is still here by its digest.
-        self.ran()?.images().find(|named| named.is_meant_by(name)).map(|named| self.image(named)).transpose()
+        look()
     }
 
     /// Forgets a name, and clears away what no other name and no container needs.

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,19 @@ pub struct NamesVersion {
     nanoseconds: i64,
 }
 
+impl NamesVersion {
+    /// Of a file that is replaced whole. Without it there are no names, which is a version too.
+    fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let found = fs::metadata(path).ok();
+        found.map_or_else(Self::default, |found| Self {
+            inode: found.ino(),
+            seconds: found.mtime(),
+            nanoseconds: found.mtime_nsec(),
+        })
+    }
+}
+
 /// The store's lock; gone with the handle.
 pub(super) struct StoreLock(#[expect(dead_code, reason = "held, not read")] File);
 
@@ -63,12 +77,12 @@ impl ImageStore {
 
     /// Which names are in force: another value after each import, load or removal.
     pub fn names_version(&self) -> NamesVersion {
-        use std::os::unix::fs::MetadataExt;
-        // Without a file there are no names, which is a version too.
-        fs::metadata(self.dir.join("names.json")).map_or_else(
-            |_| NamesVersion::default(),
-            |found| NamesVersion { inode: found.ino(), seconds: found.mtime(), nanoseconds: found.mtime_nsec() },
-        )
+        NamesVersion::of(&self.dir.join("names.json"))
+    }
+
+    /// The same of what ran.
+    pub(super) fn ran_version(&self) -> NamesVersion {
+        NamesVersion::of(&self.dir.join("ran.json"))
     }
 
     pub(super) fn names(&self) -> Result<Names, ImageError> {

@@ -116,6 +116,10 @@ impl Partial {
         self.length == self.size
     }
 
+    fn damaged(&self, reason: String) -> ImageError {
+        ImageError::damaged(format!("blob {}", self.digest), reason)
+    }
+
     /// Checks the whole against its digest and makes it a blob; what is not what it claims to be goes.
     pub(super) fn finish(mut self, store: &ImageStore) -> Result<Held, ImageError> {
         use std::os::unix::fs::MetadataExt;
@@ -125,18 +129,14 @@ impl Partial {
             return Err(self.damaged(format!("its bytes have the digest {found}")));
         }
         self.file.sync_all().map_err(self.step())?;
-        fs::rename(&self.path, store.blob_dir().join(self.digest.hex())).map_err(self.step())?;
-        sync_dir(&store.blob_dir())?;
+        let held = store.settle(&self.path, Held { digest: self.digest, size: self.size, file: self.file })?;
+        let what = format!("blob {}", held.digest);
         // Held shared from now on, as every blob is that somebody uses. The kernel may let another in
         // between the two locks, and that one may clear it away.
-        self.file.lock_shared().map_err(self.step())?;
-        if self.file.metadata().map_err(self.step())?.nlink() == 0 {
-            return Err(self.damaged("it was cleared away at once".into()));
+        let shared = held.file.lock_shared().and_then(|()| held.file.metadata());
+        if shared.map_err(ImageError::io(format!("hold {what}")))?.nlink() == 0 {
+            return Err(ImageError::damaged(what, "it was cleared away at once"));
         }
-        Ok(Held { digest: self.digest, size: self.size, file: self.file })
-    }
-
-    fn damaged(&self, reason: String) -> ImageError {
-        ImageError::damaged(format!("blob {}", self.digest), reason)
+        Ok(held)
     }
 }

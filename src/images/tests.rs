@@ -292,9 +292,9 @@ fn processes_that_import_and_remove_at_once_lose_nothing() {
     let (_dir, store) = store();
     let keep = store.import(&*Tar::new().file("f", "keep").done(), &name("keep"), &config(), NOW).unwrap();
     std::thread::scope(|scope| {
-        for worker in 0..4 {
+        let work = |worker: u32| {
             let store = &store;
-            scope.spawn(move || {
+            move || {
                 for round in 0..5 {
                     let name = name(&format!("w{worker}:{round}"));
                     let image = store
@@ -303,7 +303,13 @@ fn processes_that_import_and_remove_at_once_lose_nothing() {
                     store.unpack(&image).unwrap();
                     store.remove(&name).unwrap();
                 }
-            });
+            }
+        };
+        let workers = [0, 1, 2, 3].map(|worker| scope.spawn(work(worker)));
+        // Whoever looks meanwhile sees what there was at one moment.
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            assert!(store.list().unwrap().contains(&keep));
+            store.resolve(&name("w0:3")).unwrap();
         }
     });
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&keep));

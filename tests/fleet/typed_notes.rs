@@ -303,7 +303,11 @@ const BUILDING: &[Note] = &[
         Elsewhere(SLOW, "tests/fleet/tour.rs", "the_tour_of_the_readme_can_be_typed"),
     ),
     Note("docs/development.md", "make test", Elsewhere(INSIDE, CI, "make test")),
-    Note("docs/development.md", "make simulation", Elsewhere(INSIDE, "Makefile", "test: tools-test simulation")),
+    Note(
+        "docs/development.md",
+        "make simulation",
+        Elsewhere(INSIDE, "Makefile", "@$(MAKE) --no-print-directory simulation"),
+    ),
     Note("docs/development.md", "make check", Elsewhere(SLOW, CI, "make check")),
     Note("docs/development.md", "make fuzz", Elsewhere(SLOW, CI, "make fuzz")),
     Note("docs/development.md", "make bench", Elsewhere(BY_HAND, "Makefile", "--bench fleet")),
@@ -362,7 +366,11 @@ const BUILDING: &[Note] = &[
     Note("docs/benchmarks.md", "cargo bench --bench scale", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "cargo bench --bench scale -- 400 100", Elsewhere(BY_HAND, "Makefile", "--bench scale")),
     Note("docs/benchmarks.md", "make bench-traffic", Elsewhere(BY_HAND, "Makefile", "-- traffic")),
-    Note("docs/reliability.md", "make simulation", Elsewhere(INSIDE, "Makefile", "test: tools-test simulation")),
+    Note(
+        "docs/reliability.md",
+        "make simulation",
+        Elsewhere(INSIDE, "Makefile", "@$(MAKE) --no-print-directory simulation"),
+    ),
     Note("docs/reliability.md", "KITH_SEED=7 make simulation", Elsewhere(INSIDE, "Makefile", "$(if $(KITH_SEED),")),
     Note(
         "docs/reliability.md",
