@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::blobs::{Held, sync_dir};
+use super::blobs::Held;
 use super::manifest::Descriptor;
 use super::{Digest, ImageError, ImageStore};
 

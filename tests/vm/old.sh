@@ -30,9 +30,13 @@ expect "$(systemd-analyze verify /etc/systemd/system/kith.service 2>&1 | grep -F
 ok
 
 step "kith doctor finds nothing that is not true"
-kith doctor >/tmp/doctor 2>&1
+# Not at once on a machine that is busy with itself.
+sound() {
+    kith doctor >/tmp/doctor 2>&1
+    ! grep -E '^ +problem' /tmp/doctor
+}
+wait_for sound
 while read -r line; do say "     $line"; done </tmp/doctor
-! grep -qE '^ +problem' /tmp/doctor || fail "$(grep -E '^ +problem' /tmp/doctor | head -n 3)"
 grep -q mapped-mounts /tmp/doctor || fail "it does not say that mounts can not have other owners"
 ok
 

@@ -124,7 +124,8 @@ mod tests {
     #[expect(unsafe_code, reason = "has the type of the others")]
     fn no_descriptor_is_left_to_a_program_on_new_kernels_and_old() {
         unsafe fn nothing(_: libc::c_uint) {}
-        assert_eq!(left(nothing, 0), 1);
+        // And what this process was started with.
+        assert!(left(nothing, 0) >= 1);
         for close in [close_others as unsafe fn(libc::c_uint), close_each] {
             assert_eq!(left(close, libc::CLOSE_RANGE_CLOEXEC), 0);
         }

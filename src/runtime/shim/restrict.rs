@@ -1,6 +1,6 @@
 //! The flags of a volume, for a mount and everything mounted below it.
 
-#![expect(clippy::disallowed_methods, reason = "reads /proc/self/mountinfo")]
+#![expect(clippy::disallowed_methods, reason = "reads the list of mounts")]
 
 use std::ffi::OsString;
 use std::fs;
@@ -85,7 +85,7 @@ fn one_by_one(aside: &Path, wanted: &Mount) -> io::Result<()> {
     mount(NOTHING, aside, NOTHING, propagation(wanted) | MsFlags::MS_REC, NOTHING)?;
     // As the kernel has its name: the list of mounts knows no links.
     let whole = fs::canonicalize(aside)?;
-    let mounts = fs::read("/proc/self/mountinfo")?;
+    let mounts = fs::read("/proc/thread-self/mountinfo")?;
     let mut done = false;
     for (point, has) in listed(&mounts).filter(|(point, _)| point.starts_with(&whole)) {
         let mut flags = has | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
