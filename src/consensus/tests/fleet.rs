@@ -10,10 +10,11 @@ use openraft::async_runtime::WatchReceiver as _;
 use tempfile::TempDir;
 
 use crate::config::Profile;
+use crate::consensus::message::{Envelope, Request};
 use crate::consensus::{Engine, EngineConfig, Leadership, MirrorSettings, Presence, Replica};
 use crate::identity::{DeviceKey, Member};
 use crate::resource::Timestamp;
-use crate::store::{Batch, Key, StateHash, Write};
+use crate::store::{Batch, Key, StateHash, Write, codec};
 use crate::transport::{Wire, WireError};
 
 pub(super) fn doc(name: &str) -> Key {
@@ -35,8 +36,8 @@ pub(super) fn member(id: u64) -> Member {
 pub(super) struct Weather {
     engines: BTreeMap<DeviceKey, Engine>,
     cut: BTreeSet<DeviceKey>,
-    /// Nobody reaches these; they reach everyone.
-    pub(super) deaf: BTreeSet<DeviceKey>,
+    /// Nobody reaches these, and of what they send only greetings arrive.
+    pub(super) strangers: BTreeSet<DeviceKey>,
     /// Requests to these are swallowed.
     pub(super) hangs: BTreeSet<DeviceKey>,
     /// Every answer to one of the next requests is lost, though the request was carried out.
@@ -51,10 +52,12 @@ struct MemoryWire {
 }
 
 impl MemoryWire {
-    fn target(&self, peer: &Member) -> Option<Engine> {
+    fn target(&self, peer: &Member, request: &[u8]) -> Option<Engine> {
         let weather = self.weather.upgrade()?;
         let mut weather = weather.lock().unwrap();
-        if weather.cut.contains(&self.me) || weather.cut.contains(&peer.key) || weather.deaf.contains(&peer.key) {
+        let greets = || matches!(codec::decode::<Envelope>(request), Ok(Envelope { request: Request::Hello, .. }));
+        let cut = [&self.me, &peer.key].into_iter().any(|key| weather.cut.contains(key));
+        if cut || weather.strangers.contains(&peer.key) || (weather.strangers.contains(&self.me) && !greets()) {
             return None;
         }
         weather.delivered += 1;
@@ -83,7 +86,7 @@ impl Wire for MemoryWire {
     ) -> BoxFuture<'a, Result<Vec<u8>, WireError>> {
         Box::pin(async move {
             let name = || peer.name.clone();
-            let Some(target) = self.target(peer) else {
+            let Some(target) = self.target(peer, &request) else {
                 return Err(WireError::Unreachable { peer: name(), reason: "the test cut the wire".into() });
             };
             if self.hangs(peer) {
@@ -91,8 +94,8 @@ impl Wire for MemoryWire {
                 tokio::time::sleep(timeout * 10).await;
             }
             assert!(request.len() <= crate::consensus::MAX_MESSAGE_BYTES, "a request of {} bytes", request.len());
-            let answer = tokio::time::timeout(timeout, target.handle(self.me, request)).await;
-            if self.answer_lost() || self.target(peer).is_none() {
+            let answer = tokio::time::timeout(timeout, target.handle(self.me, request.clone())).await;
+            if self.answer_lost() || self.target(peer, &request).is_none() {
                 return Err(WireError::TimedOut { peer: name(), waited: timeout });
             }
             answer.map_err(|_| WireError::TimedOut { peer: name(), waited: timeout })
