@@ -18,7 +18,7 @@ SIMULATION := RUSTFLAGS="--cfg tokio_unstable" cargo nextest run --locked --carg
 DEB_HOST := $(shell dpkg --print-architecture 2>/dev/null)
 
 .PHONY: deb deb-arm64 deb-armhf debs build demo test simulation simulation-build soak check fuzz bench bench-start bench-traffic bench-profiles \
-	cross cross-test vm vm-arm tools-build tools-test tools-bench install clean
+	cross cross-test vm vm-old vm-arm tools-build tools-test tools-bench install clean
 
 build: tools-build
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked --bin kith --target $(HOST)
@@ -110,9 +110,14 @@ cross:
 cross-test:
 	@for device in aarch64 armv7; do cross/cross.sh test $$device || exit 1; done
 
-# Whole machines, emulated: limits in version 2 of cgroups under systemd, and a fleet on aarch64.
+# Whole machines, emulated: limits in version 2 of cgroups under systemd; the oldest system that is promised,
+# in both versions; and a fleet on aarch64.
 vm: build
 	@tests/vm/run.sh x86_64 $(KITH)
+
+vm-old: build
+	@tests/vm/run.sh old $(KITH)
+	@tests/vm/run.sh old-1 $(KITH)
 
 vm-arm:
 	@tests/vm/run.sh aarch64 $$(cross/cross.sh build aarch64)

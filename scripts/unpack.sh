@@ -4,31 +4,33 @@
 #   scripts/unpack.sh FOLDER PACKAGE...                    the packages alone
 #   scripts/unpack.sh --closed FOLDER PACKAGE...           with everything that they need, down to libc
 #   scripts/unpack.sh --architecture arm64 FOLDER PACKAGE...   those of another architecture
+#   scripts/unpack.sh --suite bullseye FOLDER PACKAGE...   those of another Debian
 #
 # What is in FOLDER already, with the same words, is left alone.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
-closed='' architecture=$(dpkg --print-architecture)
+closed='' architecture=$(dpkg --print-architecture) suite=''
 while [[ ${1:-} == --* ]]; do
     case $1 in
         --closed) closed=yes; shift ;;
         --architecture) architecture=$2; shift 2 ;;
+        --suite) suite=$2; shift 2 ;;
         *) echo "error: unknown option $1" >&2; exit 2 ;;
     esac
 done
 folder=$(realpath -m "$1")
 shift
-wanted="$closed $architecture $*"
+wanted="$closed $architecture ${suite:+$suite: }$*"
 [ "$(cat "$folder/.complete" 2>/dev/null)" = "$wanted" ] && exit 0
 
 . /etc/os-release
 site=$(scripts/debian-site.sh)
-# A state of its own: this machine's has neither the other architecture's lists nor an empty system.
-apt=$PWD/target/tools/apt-$architecture
+# A state of its own: this machine's has neither another architecture's or suite's lists nor an empty system.
+apt=$PWD/target/tools/apt-${suite:+$suite-}$architecture
 mkdir -p "$apt/lists/partial"
 : >"$apt/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $VERSION_CODENAME main" >"$apt/sources.list"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site ${suite:-$VERSION_CODENAME} main" >"$apt/sources.list"
 get() {
     apt-get -qq -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" \
         -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" \

@@ -4,7 +4,7 @@ use super::facts::Try;
 use super::{Check, Facts, Verdict};
 
 /// The oldest kernel that Kith runs on.
-const OLDEST: (u32, u32) = (5, 12);
+const OLDEST: (u32, u32) = (5, 10);
 
 /// Layers of images can be shown under other owners from it on.
 const MAPPED: (u32, u32) = (5, 19);
@@ -162,7 +162,7 @@ fn devices(facts: &Facts) -> Verdict {
     if facts.cgroups.version != super::facts::Version::V2 {
         return Verdict::skipped("cgroups of version 1 have a controller for devices");
     }
-    let todo = "use a kernel with CONFIG_CGROUP_BPF, and without kernel.lockdown: no container starts otherwise";
+    let todo = "use a kernel with CONFIG_CGROUP_BPF, and without kernel.lockdown; before Linux 5.11, let the agent lock memory (LimitMEMLOCK=infinity): no container starts otherwise";
     needed(facts, &facts.kernel.devices_program, "the kernel took the program that decides on devices", todo)
 }
 
@@ -191,7 +191,7 @@ fn pidfd(facts: &Facts) -> Verdict {
 }
 
 fn sealed(facts: &Facts) -> Verdict {
-    let todo = "use Linux 5.12 or newer: without it no container starts";
+    let todo = "let the agent make mounts (CAP_SYS_ADMIN, and no filter that forbids mount and open_tree): without it no container starts";
     needed(facts, &facts.kernel.sealed, "a view of it for reading only was made", todo)
 }
 

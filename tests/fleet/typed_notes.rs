@@ -313,7 +313,7 @@ const BUILDING: &[Note] = &[
     Note("docs/development.md", "make bench", Elsewhere(BY_HAND, "Makefile", "--bench fleet")),
     Note("docs/development.md", "make cross", Elsewhere(SLOW, CI, "cross/cross.sh build")),
     Note("docs/development.md", "make cross-test", Elsewhere(SLOW, CI, "make cross-test")),
-    Note("docs/development.md", "make vm vm-arm", Elsewhere(BY_HAND, "Makefile", "tests/vm/run.sh")),
+    Note("docs/development.md", "make vm vm-old vm-arm", Elsewhere(BY_HAND, "Makefile", "tests/vm/run.sh")),
     Note("docs/development.md", "make debs", Elsewhere(SLOW, "tests/service.rs", "scripts/deb.sh")),
     Note(
         "docs/development.md",
@@ -384,6 +384,7 @@ const BUILDING: &[Note] = &[
         Elsewhere(INSIDE, "tests/fleet/main.rs", "mod torture;"),
     ),
     Note("docs/reliability.md", "make vm", Elsewhere(BY_HAND, "Makefile", "tests/vm/run.sh")),
+    Note("docs/reliability.md", "make vm-old", Elsewhere(BY_HAND, "Makefile", "tests/vm/run.sh")),
     Note("docs/reliability.md", "make vm-arm", Elsewhere(BY_HAND, "Makefile", "tests/vm/run.sh")),
     Note("cross/README.md", "cross/cross.sh build aarch64", Elsewhere(SLOW, CI, "cross/cross.sh build")),
     Note("cross/README.md", "cross/cross.sh build armv7", Elsewhere(SLOW, CI, "cross/cross.sh build")),

@@ -9,6 +9,7 @@ mod escapes;
 mod exec;
 mod hostile;
 mod mounts;
+mod old;
 mod profile;
 mod security;
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Boots a whole machine, emulated, on Debian's own kernel, with kith on it, and reads what it says:
 #
-#   tests/vm/run.sh x86_64 PROGRAM    systemd and version 2 of cgroups alone: limits.sh
+#   tests/vm/run.sh x86_64 PROGRAM    systemd and version 2 of cgroups alone: debian.sh
+#   tests/vm/run.sh old PROGRAM       Debian 11 and its Linux 5.10, where it is installed first: old.sh
+#   tests/vm/run.sh old-1 PROGRAM     the same with version 1 of cgroups
 #   tests/vm/run.sh aarch64 PROGRAM   a fleet of three devices with a workload: fleet.sh
 #
 # Nothing is installed: the emulator, the kernel and the system are unpacked under target/tools.
@@ -13,22 +15,25 @@ kind=$1 program=$2
 # Seconds until a machine that says nothing more is ended.
 PATIENCE=${VM_PATIENCE:-1200}
 tools=$PWD/target/tools
+# Of the kind: the processor; Debian's name for that; another Debian than this machine's; what is run
+# inside; and whether the system is Debian with systemd.
+suite=() cgroups='' systemd=yes
 case $kind in
-    x86_64)
-        architecture=amd64 emulator=qemu-system-x86 script=limits.sh console=ttyS0
-        machine=(-M q35 -cpu max)
-        ;;
-    aarch64)
-        architecture=arm64 emulator=qemu-system-arm script=fleet.sh console=ttyAMA0
-        machine=(-M virt -cpu cortex-a53)
-        ;;
-    *) echo "error: no machine of kind $kind: x86_64 or aarch64" >&2; exit 2 ;;
+    x86_64) processor=x86_64 script=debian.sh ;;
+    old) processor=x86_64 script=old.sh suite=(--suite bullseye) ;;
+    old-1) processor=x86_64 script=old.sh suite=(--suite bullseye) cgroups=systemd.unified_cgroup_hierarchy=0 ;;
+    aarch64) processor=aarch64 script=fleet.sh systemd='' ;;
+    *) echo "error: no machine of kind $kind: x86_64, old, old-1 or aarch64" >&2; exit 2 ;;
+esac
+case $processor in
+    x86_64) architecture=amd64 emulator=qemu-system-x86 console=ttyS0 machine=(-M q35 -cpu max) ;;
+    aarch64) architecture=arm64 emulator=qemu-system-arm console=ttyAMA0 machine=(-M virt -cpu cortex-a53) ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "error: making the machine's disk needs root" >&2; exit 1; }
 scripts/install.sh busybox-static mke2fs:e2fsprogs cpio >&2
 scripts/unpack.sh --closed "$tools/$emulator" "$emulator"
-kernel=$tools/kernel-$architecture
-scripts/unpack.sh --closed --architecture "$architecture" "$kernel" "linux-image-cloud-$architecture" busybox-static
+kernel=$tools/kernel-${suite[1]:+${suite[1]}-}$architecture
+scripts/unpack.sh --closed "${suite[@]}" --architecture "$architecture" "$kernel" "linux-image-cloud-$architecture" busybox-static
 image=$(ls "$kernel"/boot/vmlinuz-*)
 release=${image##*/vmlinuz-}
 
@@ -68,15 +73,22 @@ chmod 755 "$work/initrd/init"
 own=$work/own
 mkdir -p "$own"/{lib,usr/lib/modules,vm,usr/bin}
 BUSYBOX=$kernel/bin/busybox scripts/hello-image.sh "$own/vm/rootfs.tar"
-cp tests/vm/guest.sh "tests/vm/$script" configs/examples/hello.yaml "$own/vm/"
-cp "$program" "$own/usr/bin/kith"
+cp tests/vm/*.sh configs/examples/hello.yaml "$own/vm/"
+if [ "$script" = old.sh ]; then
+    # What a release has beside the program: it is installed there, from this.
+    mkdir "$own/vm/kith"
+    cp -r install.sh systemd configs "$own/vm/kith/"
+    cp "$program" "$own/vm/kith/kith"
+else
+    cp "$program" "$own/usr/bin/kith"
+fi
 cp -r "$kernel/lib/modules/$release" "$own/usr/lib/modules/"
 busybox depmod -b "$own/usr" "$release"
-if [ "$kind" = x86_64 ]; then
-    system=$(scripts/debian-root.sh)
+if [ -n "$systemd" ]; then
+    system=$(scripts/debian-root.sh "${suite[@]}")
     mkdir -p "$own"/{etc/systemd/system/multi-user.target.wants,usr/lib/systemd/system,usr/sbin}
     rmdir "$own/lib"
-    cp systemd/kith.service "$own/usr/lib/systemd/system/"
+    [ "$script" = old.sh ] || cp systemd/kith.service "$own/usr/lib/systemd/system/"
     ln -sf /bin/busybox "$own/usr/sbin/modprobe"
     cat >"$own/etc/systemd/system/vm.service" <<UNIT
 [Unit]
@@ -129,10 +141,10 @@ begun=$(date +%s%N)
 timeout "$PATIENCE" unshare --mount sh -c '
     root=$1 work=$2; shift 2
     mkdir -p "$root/dev" "$root/mnt" && mount --bind "$work" "$root/mnt" && mount --bind /dev "$root/dev" && exec chroot "$root" "$@"
-    ' sh "$tools/$emulator" "$work" "/usr/bin/qemu-system-$kind" \
+    ' sh "$tools/$emulator" "$work" "/usr/bin/qemu-system-$processor" \
     "${machine[@]}" -accel tcg -smp 2 -m 1024 -nic none -display none -no-reboot \
     -serial stdio -monitor none \
-    -kernel /mnt/kernel.img -initrd /mnt/initrd.img -append "console=$console root=/dev/vda rw quiet loglevel=4 panic=-1 systemd.show_status=0" \
+    -kernel /mnt/kernel.img -initrd /mnt/initrd.img -append "console=$console root=/dev/vda rw quiet loglevel=4 panic=-1 systemd.show_status=0 $cgroups" \
     -drive "file=/mnt/disk.img,if=virtio,format=raw,cache=unsafe" \
     -drive "file=/mnt/data.img,if=virtio,format=raw,cache=unsafe" </dev/null |
     tee "$work/console" | sed -un 's/\r$//; s/^.*@ //p' || true

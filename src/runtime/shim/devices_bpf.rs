@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Numbers of the kernel's interface (`linux/bpf.h`).
 const PROG_LOAD: libc::c_long = 5;
@@ -162,13 +163,31 @@ fn load(permits: &[Permit]) -> io::Result<OwnedFd> {
         ..Load::default()
     };
     // SAFETY: a structure of the size that is passed, with addresses of constants and of a list that outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) };
-    let fd = i32::try_from(fd).unwrap_or(-1);
+    let give = || unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) };
+    let mut fd = i32::try_from(give()).unwrap_or(-1);
+    let mut refused = io::Error::last_os_error();
+    if fd < 0 && refused.raw_os_error() == Some(libc::EPERM) {
+        (fd, refused) = without_limit(|| (i32::try_from(give()).unwrap_or(-1), io::Error::last_os_error()))?;
+    }
     if fd < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(refused);
     }
     // SAFETY: the kernel just handed this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Kernels before 5.11 count programs as memory that their user has locked, all of them together, and
+/// systemd lets a service lock 64 KiB: 16 containers.
+fn without_limit<T>(act: impl FnOnce() -> T) -> io::Result<T> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    // Where this is not allowed, what was refused stays so.
+    let raised = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let done = act();
+    if raised.is_ok() {
+        // A container has the limit that it was given.
+        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

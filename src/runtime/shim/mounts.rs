@@ -15,15 +15,14 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 
+use super::restrict::restrict;
 use super::rootfs::{make_folders, resolve};
 use super::users::Users;
-use crate::reconciler::container::{Below, Mount, Propagation};
+use crate::reconciler::container::{Below, Mount};
 use crate::runtime::folder::Order;
 use crate::volumes::beneath;
 
@@ -31,23 +30,6 @@ use crate::volumes::beneath;
 const KERNELS_OWN: [&str; 2] = ["proc", "sys"];
 
 const NOTHING: Option<&str> = None;
-
-/// `struct mount_attr` of the kernel.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-const READ_ONLY: u64 = 1;
-const NO_SETUID: u64 = 2;
-const NO_DEVICES: u64 = 4;
-
-/// The number of `mount_setattr` on every architecture.
-const MOUNT_SETATTR: libc::c_long = 442;
-const RECURSIVE: libc::c_uint = 0x8000;
 
 /// Binds every mount of a container into its root. Returns what is to be bound below `/dev`, which
 /// libcontainer makes: as mounts of its configuration.
@@ -137,19 +119,7 @@ fn make_aside(aside: &Path, source: &OwnedFd, wanted: &Mount, users: Option<&Use
         // What is only read can be read as anybody's.
         _ => mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?,
     }
-    match restrict(aside, wanted) {
-        Err(Errno::ENOSYS) => {}
-        done => return Ok(done?),
-    }
-    // Before Linux 5.12 only one mount at a time gets flags: what is mounted below is left out.
-    umount2(aside, MntFlags::MNT_DETACH)?;
-    mount(Some(&from), aside, NOTHING, MsFlags::MS_BIND, NOTHING)?;
-    mount(NOTHING, aside, NOTHING, propagation(wanted), NOTHING)?;
-    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let has = statvfs(aside)?.flags();
-    flags.set(MsFlags::MS_NOEXEC, has.contains(FsFlags::ST_NOEXEC));
-    flags.set(MsFlags::MS_RDONLY, wanted.read_only || has.contains(FsFlags::ST_RDONLY));
-    Ok(mount(NOTHING, aside, NOTHING, flags, NOTHING)?)
+    restrict(aside, wanted)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a file to mount on")]
@@ -159,42 +129,6 @@ fn make_file(path: &Path) -> io::Result<()> {
 
 fn exists(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
-}
-
-fn propagation(wanted: &Mount) -> MsFlags {
-    match wanted.propagation {
-        Propagation::Private => MsFlags::MS_PRIVATE,
-        // The namespace of the shim hears of the device's mounts and never tells: so does this.
-        Propagation::FromHost | Propagation::Both => MsFlags::MS_SLAVE,
-    }
-}
-
-/// Gives a mount and everything mounted below it the flags of a volume.
-#[expect(unsafe_code, reason = "no library has mount_setattr yet")]
-fn restrict(aside: &Path, wanted: &Mount) -> nix::Result<()> {
-    let folder = open(aside, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    #[allow(clippy::useless_conversion, reason = "a c_ulong has 32 bits on armv7")]
-    let propagation = u64::from(propagation(wanted).bits());
-    let attributes = MountAttributes {
-        set: NO_SETUID | NO_DEVICES | if wanted.read_only { READ_ONLY } else { 0 },
-        clear: 0,
-        propagation,
-        user_namespace: 0,
-    };
-    let flags = RECURSIVE | libc::AT_EMPTY_PATH.unsigned_abs();
-    // SAFETY: an open descriptor, an empty path, and a structure of the size that is given with it;
-    // the kernel reads and keeps nothing.
-    let done = unsafe {
-        libc::syscall(
-            MOUNT_SETATTR,
-            folder.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(&attributes),
-            size_of::<MountAttributes>(),
-        )
-    };
-    Errno::result(done).map(drop)
 }
 
 /// Opens the place in the container's root that is mounted on, and makes it if it is missing.

@@ -1,6 +1,6 @@
 use std::fs::{Permissions, canonicalize};
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::{Mount as SpecMount, MountBuilder as SpecMountBuilder};
 use pathrs::Root;
 use pathrs::flags::OpenFlags;
@@ -41,6 +42,33 @@ const MOUNT_RETRY_DELAY_MS: u64 = 100;
 // In tests, there is no need to delay, so set it to 0ms.
 #[cfg(test)]
 const MOUNT_RETRY_DELAY_MS: u64 = 0;
+
+/// Gives a bind mount that is attached the flags that are wanted, besides those that it has.
+fn remount_bind(mount: BorrowedFd<'_>, wanted: MsFlags) -> std::result::Result<(), SyscallError> {
+    const KEPT: [(FsFlags, MsFlags); 7] = [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let has = fstatvfs(mount).map_err(SyscallError::Nix)?.flags();
+    let known = KEPT.iter().fold(MsFlags::MS_STRICTATIME, |all, (_, flag)| all | *flag);
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | (wanted & known);
+    let atime = MsFlags::MS_NOATIME | MsFlags::MS_RELATIME | MsFlags::MS_STRICTATIME;
+    let chosen = wanted.intersects(atime);
+    for (is, flag) in KEPT {
+        if has.contains(is) && !(chosen && atime.contains(flag)) {
+            flags |= flag;
+        }
+    }
+    // The descriptor stands for the root of the mount, whatever path leads there.
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    nix::mount::mount(None::<&str>, path.as_str(), None::<&str>, flags, None::<&str>)
+        .map_err(SyscallError::Nix)
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -632,7 +660,7 @@ impl Mount {
 
         // fd-based mount flow:
         // - bind: open_tree -> mount_setattr -> move_mount
-        // - nonbind: fsopen -> fsconfig -> fsmount -> mount_setattr -> move_mount
+        // - nonbind: fsopen -> fsconfig -> fsmount -> move_mount
         if is_bind(m) {
             let recursive = m
                 .options()
@@ -668,13 +696,18 @@ impl Mount {
                 mount_option_config.flags,
             );
 
-            self.syscall.mount_setattr(
+            let set = self.syscall.mount_setattr(
                 mount_fd,
                 Path::new(""),
                 linux::AT_EMPTY_PATH,
                 &mount_attr,
                 mem::size_of::<linux::MountAttr>(),
-            )?;
+            );
+            // Before Linux 5.12 a mount gets its flags once it is attached.
+            let later = matches!(set, Err(SyscallError::Nix(Errno::ENOSYS)));
+            if !later {
+                set?;
+            }
 
             // rec_attr is applied recursively
             if let Some(rec_attr) = &mount_option_config.rec_attr {
@@ -695,6 +728,9 @@ impl Mount {
                 None,
                 linux::MOVE_MOUNT_T_EMPTY_PATH | linux::MOVE_MOUNT_F_EMPTY_PATH,
             )?;
+            if later {
+                remount_bind(mount_fd, mount_option_config.flags)?;
+            }
         } else {
             let mount_fn = || -> std::result::Result<(), SyscallError> {
                 // fsopen
@@ -737,11 +773,6 @@ impl Mount {
                 self.syscall
                     .fsconfig(fsfd, linux::FSCONFIG_CMD_CREATE as u32, None, None, 0)?;
 
-                // fsmount
-                let mount_fd_owned = self.syscall.fsmount(fsfd, 0, None)?;
-                let mount_fd = mount_fd_owned.as_fd();
-
-                // mount_setattr
                 let attr_set_from_flags = self.mount_flag_to_attr(&mount_option_config.flags);
                 let mut mount_attr = linux::MountAttr {
                     attr_set: 0,
@@ -757,13 +788,9 @@ impl Mount {
                     mount_option_config.flags,
                 );
 
-                self.syscall.mount_setattr(
-                    mount_fd,
-                    Path::new(""),
-                    linux::AT_EMPTY_PATH,
-                    &mount_attr,
-                    mem::size_of::<linux::MountAttr>(),
-                )?;
+                // fsmount, with its flags: mount_setattr is there from Linux 5.12 on.
+                let mount_fd_owned = self.syscall.fsmount(fsfd, 0, Some(mount_attr.attr_set))?;
+                let mount_fd = mount_fd_owned.as_fd();
 
                 // rec_attr is applied recursively
                 if let Some(rec_attr) = &mount_option_config.rec_attr {
@@ -1145,11 +1172,12 @@ mod tests {
             want_fsconfig.push(fsc_create());
             assert_eq!(s.get_fsconfig_args(), want_fsconfig);
 
-            let setattr = s.get_mount_setattr_args();
-            assert_eq!(setattr.len(), 1);
+            assert!(s.get_mount_setattr_args().is_empty());
+            let fsmount = s.get_fsmount_args();
+            assert_eq!(fsmount.len(), 1);
             assert_eq!(
-                setattr[0].attr_set,
-                linux::MOUNT_ATTR_NOSUID | linux::MOUNT_ATTR_NOEXEC
+                fsmount[0].attr_flags,
+                Some(linux::MOUNT_ATTR_NOSUID | linux::MOUNT_ATTR_NOEXEC)
             );
 
             let mv = s.get_move_mount_args();
