@@ -45,19 +45,20 @@ const MOUNT_RETRY_DELAY_MS: u64 = 0;
 
 /// Gives a bind mount that is attached the flags that are wanted, besides those that it has.
 fn remount_bind(mount: BorrowedFd<'_>, wanted: MsFlags) -> std::result::Result<(), SyscallError> {
-    const KEPT: [(FsFlags, MsFlags); 7] = [
+    // Reading times are relative unless another way is named: musl has no word for that.
+    const KEPT: [(FsFlags, MsFlags); 6] = [
         (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
         (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
         (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
         (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
         (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ];
     let has = fstatvfs(mount).map_err(SyscallError::Nix)?.flags();
-    let known = KEPT.iter().fold(MsFlags::MS_STRICTATIME, |all, (_, flag)| all | *flag);
+    let times = MsFlags::MS_RELATIME | MsFlags::MS_STRICTATIME;
+    let known = KEPT.iter().fold(times, |all, (_, flag)| all | *flag);
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | (wanted & known);
-    let atime = MsFlags::MS_NOATIME | MsFlags::MS_RELATIME | MsFlags::MS_STRICTATIME;
+    let atime = MsFlags::MS_NOATIME | times;
     let chosen = wanted.intersects(atime);
     for (is, flag) in KEPT {
         if has.contains(is) && !(chosen && atime.contains(flag)) {
