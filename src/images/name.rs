@@ -1,5 +1,6 @@
 //! Image names, in the short form that people write.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -43,9 +44,9 @@ impl ImageName {
             check_tag(tag).map_err(refused)?;
         }
         let repository = shorten(repository);
-        check_repository(repository).map_err(refused)?;
+        check_repository(&repository).map_err(refused)?;
         let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned()));
-        Ok(Self { repository: repository.to_owned(), tag, digest })
+        Ok(Self { repository: repository.into_owned(), tag, digest })
     }
 
     /// The name without tag and digest.
@@ -103,11 +104,16 @@ impl ImageName {
     }
 }
 
-fn shorten(repository: &str) -> &str {
-    let local = ["docker.io/", "index.docker.io/"].iter().find_map(|host| repository.strip_prefix(host));
-    match local {
-        Some(path) => path.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(path),
-        None => repository,
+/// Without what Docker implies. A path at its registry that begins like a registry keeps its own in front:
+/// `docker.io/example.com/hello` is another image than `example.com/hello`.
+fn shorten(repository: &str) -> Cow<'_, str> {
+    let Some(path) = ["docker.io/", "index.docker.io/"].iter().find_map(|host| repository.strip_prefix(host)) else {
+        return repository.into();
+    };
+    match path.split_once('/') {
+        Some((first, _)) if is_host(first) => format!("{HUB}/{path}").into(),
+        Some(("library", rest)) if !rest.contains('/') => rest.into(),
+        _ => path.into(),
     }
 }
 
@@ -198,6 +204,8 @@ mod tests {
             ("docker.io/library/hello:1", "hello:1"),
             ("index.docker.io/a/b", "a/b:latest"),
             ("library/hello", "library/hello:latest"),
+            ("docker.io/ghcr.io/a/b:1", "docker.io/ghcr.io/a/b:1"),
+            ("index.docker.io/docker.io/a", "docker.io/docker.io/a:latest"),
             ("localhost:5000/x/y:v1.2", "localhost:5000/x/y:v1.2"),
             ("ghcr.io/a/b_c-d", "ghcr.io/a/b_c-d:latest"),
             (&format!("hello@{digest}"), &format!("hello@{digest}")),
@@ -216,6 +224,7 @@ mod tests {
             ("team/hello:1", "docker.io", "team/hello"),
             ("docker.io/library/a/b", "docker.io", "library/a/b"),
             ("localhost/x", "localhost", "x"),
+            ("docker.io/localhost/x", "docker.io", "localhost/x"),
             ("localhost:5000/x/y", "localhost:5000", "x/y"),
             ("[::1]:5000/x", "[::1]:5000", "x"),
             ("registry.barn/x/y/z", "registry.barn", "x/y/z"),
