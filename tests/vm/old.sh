@@ -56,7 +56,7 @@ YAML
 kith apply -f /tmp/web.yaml >/dev/null || fail
 wait_for ready web
 # busybox's own wget crashes here too.
-page() { printf 'GET / HTTP/1.0\r\n\r\n' | busybox nc -w 5 127.0.0.1 18080 | grep "hello from"; }
+page() { printf 'GET / HTTP/1.0\r\n\r\n' | timeout 10 busybox nc -w 5 127.0.0.1 18080 | grep "hello from"; }
 wait_for page
 told web "serving on port 8080" || fail "its log is $(kith logs web)"
 ok
