@@ -1,7 +1,9 @@
 //! For fuzzers: what agents ask each other, and what they say of their programs.
 
 use super::peers::PeerAsk;
-use super::programs::{Answer, Ask, Reply, State};
+#[cfg(test)]
+use super::programs::Ask;
+use super::programs::{Answer, Reply, State};
 use crate::store::codec;
 
 /// What decodes, encodes to bytes that decode to the same.
